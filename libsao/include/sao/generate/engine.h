@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Continuous batching over packed token streams on a CausalLM.
+//   sao::Engine engine(model, text, {.max_batch = 64});
+//   auto completions = engine.generate_all(requests, {.temperature = 0.7, .max_new_tokens = 256});
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "sao/base/log.h"
+#include "sao/base/options.h"
+#include "sao/generate/generator.h"
+#include "sao/model/causal_lm.h"
+
+namespace sao {
+
+struct EngineOptions {
+  std::int64_t max_batch = 64;              ///< sequences that decode at one time
+  std::int64_t prefill_tokens = 2048;       ///< prompt tokens computed in one step, at most
+  std::int64_t cache_bytes = 1LL << 30;     ///< upper bound of the KV cache's memory
+};
+
+template <class Visitor, OptionsOf<EngineOptions> Options>
+void visit_fields(Visitor&& visit, Options& options) {
+  visit("max_batch", options.max_batch, "sequences that decode at one time");
+  visit("prefill_tokens", options.prefill_tokens, "prompt tokens computed in one step, at most");
+  visit("cache_bytes", options.cache_bytes, "upper bound of the KV cache's memory, in bytes");
+}
+
+/// What the engine has done since it was made.
+struct EngineStats {
+  std::int64_t prompt_tokens = 0;      ///< computed, shared prefixes once
+  std::int64_t generated_tokens = 0;
+  std::int64_t steps = 0;
+  std::int64_t peak_blocks = 0;
+};
+
+/// A sample depends on the request, its seed and the weights, not on max_batch, the order or the other requests:
+/// bit for bit on one machine's CPU at one dtype.
+class Engine : public Generator {
+ public:
+  /// Shares the model's weights. Throws InputError for options out of range.
+  Engine(CausalLM model, ChatTokenizer text, const EngineOptions& options = {});
+  ~Engine() override;
+
+  void generate(std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
+                const OnCompletion& on_completion) override;
+  std::vector<std::vector<double>> score(std::span<const ScoreRequest> requests) override;
+  std::vector<std::vector<double>> next_token_log_probs(std::span<const NextTokenRequest> requests) override;
+  const ChatTokenizer& text() const override;
+  std::int64_t max_tokens() const override;
+
+  const EngineStats& stats() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sao

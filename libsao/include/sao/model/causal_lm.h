@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// The decoder-only transformer, described by its config; one implementation for training, scoring and generation.
+//   auto model = sao::CausalLM::load("gemma-2-2b-it", {.device = "cpu"});
+//   at::Tensor hidden = model.hidden(sao::pack(sequences));       // [T, hidden_size]
+//   at::Tensor logits = model.logits(hidden);                     // [T, vocab_size]
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sao/base/device.h"
+#include "sao/base/seed.h"
+#include "sao/io/safetensors.h"
+#include "sao/model/config.h"
+#include "sao/model/kv_cache.h"
+#include "sao/model/packed_tokens.h"
+
+namespace sao {
+
+struct LoadOptions {
+  std::string device = "cpu";         ///< "cpu" or "cuda:N"
+  DType dtype = DType::kFloat32;      ///< of weights and computation
+};
+
+/// A handle on one set of weights; copies share them.
+class CausalLM {
+ public:
+  /// Reads a Hugging Face folder. Throws InputError naming file and tensor when one is missing, of another shape,
+  /// of a dtype that is not floating point, or when the folder holds tensors that the config does not know.
+  static CausalLM load(const std::filesystem::path& folder, const LoadOptions& options = {});
+
+  /// New weights: normal(0, initializer_range) matrices, norms at their identity; a pure function of the seed.
+  static CausalLM random(const ModelConfig& config, Seed seed, const LoadOptions& options = {},
+                         double initializer_range = 0.02);
+
+  const ModelConfig& config() const;
+  at::Device device() const;
+  at::ScalarType dtype() const;
+
+  /// Hidden states after the final norm: [T, hidden_size]. Differentiable unless gradients are off. Every sequence
+  /// of `tokens` is causal and sees only itself. With gradients off the result of a token depends on its own
+  /// sequence only, bit for bit, whatever else is in the pack (CPU).
+  at::Tensor hidden(const PackedTokens& tokens) const;
+
+  /// The same, continuing the sequences of a cache: `ids` [T] int64 are the new tokens that `step` plans for;
+  /// their keys and values are added to `cache`. Never differentiable.
+  at::Tensor hidden(const at::Tensor& ids, KvCache& cache, const KvStep& step) const;
+
+  /// Embeddings and the output of every layer, for comparison with a reference: hidden_states[0] = embeddings
+  /// (scaled), [i] = output of layer i-1; the last one before the final norm.
+  std::vector<at::Tensor> hidden_states(const PackedTokens& tokens) const;
+
+  /// Soft-capped logits [n, vocab_size] in float32 of hidden states [n, hidden_size].
+  at::Tensor logits(const at::Tensor& hidden) const;
+
+  /// The output matrix [vocab_size, hidden_size] (the embedding when tied), for log-probs without logits.
+  const at::Tensor& output_weight() const;
+
+  /// Weights by their checkpoint names, in a fixed order; a tied lm_head appears once, as the embedding.
+  const NamedTensors& parameters() const;
+
+  /// Switches requires_grad of all parameters.
+  void set_requires_grad(bool requires_grad) const;
+
+  /// Recompute each layer in backward instead of keeping its activations.
+  void set_activation_checkpointing(bool enabled);
+
+  /// A copy of the weights that shares nothing and needs no gradients.
+  CausalLM clone_frozen() const;
+
+  /// Tells that weights were written to, so that packed copies for inference are made anew. The trainer calls it.
+  void weights_changed() const;
+  /// Counts weights_changed calls: the stamp that samples carry.
+  std::int64_t weights_version() const;
+
+  /// Writes config.json and safetensors (in `dtype`, default the model's own) into `folder` atomically, with the
+  /// tokenizer files of `tokenizer_from` when given. Throws ResourceError.
+  void save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from = {}) const;
+  void save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from, DType dtype) const;
+
+ private:
+  struct Impl;
+  explicit CausalLM(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace sao

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention over packed sequences: grouped query heads, logit soft-capping, sliding window; memory linear in length.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace sao::ops {
+
+struct AttentionOptions {
+  double scale = 1.0;      ///< multiplies q.k
+  double softcap = 0.0;    ///< cap * tanh(score / cap), before the mask; 0 = off
+  std::int64_t window = 0;  ///< a token sees itself and the window - 1 tokens before it; 0 = all before it
+};
+
+/// Each sequence attends to itself only, causally. Differentiable.
+/// Shape: q [T, heads, D], k and v [T, kv_heads, D], starts [S + 1] int64 on the CPU -> [T, heads * D].
+/// heads is a multiple of kv_heads. Follows: transformers' eager attention of Gemma2 (its default, sdpa, drops the soft cap).
+at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
+                            const AttentionOptions& options);
+
+/// Tokens a block of the paged cache holds.
+inline constexpr std::int64_t kCacheBlock = 16;
+
+/// The layout of a layer's cache: keys [blocks, kv_heads, D, kCacheBlock], values [blocks, kv_heads, kCacheBlock, D].
+/// Writes k and v [T, kv_heads, D] to the slots (block * kCacheBlock + offset), [T] int64.
+void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
+                     at::Tensor& values);
+
+/// New tokens attend to what the cache holds of their sequence, themselves included. Not differentiable. On the CPU in
+/// float32 a token's result has the same bits however its sequence was cut into steps and batches.
+/// Shape: q [T, heads, D]; starts [S + 1] and lengths [S] int64 CPU, block_tables [S, max_blocks] int32 CPU -> [T, heads * D].
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                           const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
+                           const AttentionOptions& options);
+
+}  // namespace sao::ops

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = x W^T, for training through ATen and for inference through kernels whose result for a row does not depend on
+// the other rows.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+namespace sao::ops {
+
+/// Weights laid out for the CPU's inference kernel (float32). Several matrices with the same input can be packed as one,
+/// their outputs side by side. A value; copies share. Does not follow later changes of the weights.
+class PackedWeight {
+ public:
+  PackedWeight() = default;
+  /// Shape: each weight [n_i, k], float32, CPU. Throws InputError otherwise.
+  static PackedWeight pack(std::span<const at::Tensor> weights);
+  /// True where pack and linear work: float32 tensors on the CPU.
+  static bool supports(const at::Tensor& weight);
+
+  bool defined() const { return storage_.defined(); }
+  std::int64_t outputs() const { return outputs_; }
+  std::int64_t inputs() const { return inputs_; }
+
+  /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds over
+  /// k: a row's bits depend on that row only, whatever the number of rows or threads.
+  at::Tensor multiply(const at::Tensor& x) const;
+
+ private:
+  at::Tensor storage_;
+  std::int64_t outputs_ = 0;
+  std::int64_t inputs_ = 0;
+};
+
+/// x [rows, k] times weight [n, k] transposed. With gradients on, or off the CPU or float32: at::linear. With
+/// gradients off on the CPU in float32: row-independent as PackedWeight (packed on the fly; keep a PackedWeight to
+/// save that).
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
+
+}  // namespace sao::ops

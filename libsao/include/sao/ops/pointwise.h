@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The row-wise parts of a decoder layer. Each is differentiable; on the CPU in float32 a fused kernel with its own
+// backward, elsewhere the plain LibTorch form of ops/reference.h, which defines the meaning.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace sao::ops {
+
+struct RmsNormOptions {
+  double eps = 1e-6;
+  bool zero_centered = false;  ///< multiply by (1 + weight) in float32 (Gemma), else by weight (Llama)
+};
+
+/// Root mean square norm over the last dimension. Shape: x [n, H], weight [H] -> [n, H].
+/// Follows: transformers Gemma2RMSNorm / LlamaRMSNorm.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options);
+
+/// Rotary position embedding. Shape: x [T, heads, D], positions [T] int64, cosines and sines [P, D / 2] float32 -> [T,
+/// heads, D]. The two halves of each head are rotated (a, b) -> (a cos - b sin, b cos + a sin).
+/// Follows: transformers apply_rotary_pos_emb.
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines);
+
+enum class Gate { kGeluTanh, kSilu };
+
+/// activation(gate) * up. Shape: gate and up [n, I] (columns contiguous) -> [n, I].
+/// Follows: transformers Gemma2MLP (gelu_pytorch_tanh) / LlamaMLP (silu).
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind);
+
+/// cap * tanh(x / cap) in place; not differentiable.
+void softcap_(at::Tensor& x, double cap);
+
+}  // namespace sao::ops

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/io/hf_folder.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <system_error>
+
+#include "io/atomic_file.h"
+#include "io/json.h"
+#include "sao/base/error.h"
+#include "sao/io/files.h"
+
+namespace sao {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kSingleFile = "model.safetensors";
+constexpr std::string_view kIndexFile = "model.safetensors.index.json";
+constexpr std::uint64_t kMaxIndexBytes = 100'000'000;
+
+fs::path shard_name(std::size_t number, std::size_t count) {
+  return fmt::format("model-{:05}-of-{:05}.safetensors", number, count);
+}
+
+/// Whether a file name is one that write_checkpoint gives to a shard.
+bool is_shard_name(std::string_view name) {
+  return name.starts_with("model-") && name.ends_with(".safetensors") && name.find("-of-") != std::string_view::npos;
+}
+
+}  // namespace
+
+struct CheckpointReader::Impl {
+  fs::path folder;
+  std::vector<std::string> names;                  // sorted
+  std::map<std::string, SafetensorsFile> file_of;  // by tensor
+
+  const SafetensorsFile& file(const std::string& name) const {
+    const auto found = file_of.find(name);
+    if (found == file_of.end()) {
+      throw InputError(fmt::format("{}: no tensor \"{}\" in the weights", folder.string(), name));
+    }
+    return found->second;
+  }
+
+  void read_single(const fs::path& path) {
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    for (const std::string& name : file.names()) file_of.emplace(name, file);
+  }
+
+  void read_sharded(const fs::path& index_path) {
+    const std::string where = index_path.string();
+    const detail::Json index = detail::parse_json_object(read_file(index_path, kMaxIndexBytes), where);
+    const auto map = index.find("weight_map");
+    if (map == index.end() || !map->is_object()) {
+      throw InputError(fmt::format("{}: no object \"weight_map\", expected one from tensor to file", where));
+    }
+    std::map<std::string, SafetensorsFile> shards;
+    for (const auto& entry : map->items()) {
+      const auto shard = detail::get_field<std::string>(*map, entry.key(), where + ": weight_map");
+      if (shard.empty() || shard == "." || shard == ".." || shard.find('/') != std::string::npos ||
+          shard.find('\0') != std::string::npos) {
+        throw InputError(fmt::format("{}: weight_map: tensor \"{}\" is in {}, expected a file of the same folder", where,
+                                     entry.key(), detail::describe_json(shard)));
+      }
+      auto found = shards.find(shard);
+      if (found == shards.end()) {
+        if (!fs::exists(folder / shard)) {
+          throw InputError(fmt::format("{}: shard \"{}\" is not in the folder, expected all files of the weight_map", where,
+                                       shard));
+        }
+        found = shards.emplace(shard, SafetensorsFile::open(folder / shard)).first;
+      }
+      if (!found->second.contains(entry.key())) {
+        throw InputError(fmt::format("{}: tensor \"{}\" is not in \"{}\", expected it there", where, entry.key(), shard));
+      }
+      file_of.emplace(entry.key(), found->second);
+    }
+  }
+};
+
+CheckpointReader CheckpointReader::open(const fs::path& folder) {
+  auto impl = std::make_shared<Impl>();
+  impl->folder = folder;
+  if (!fs::is_directory(folder)) {
+    throw InputError(fmt::format("{}: no such folder, expected a Hugging Face model folder", folder.string()));
+  }
+  if (fs::exists(folder / kSingleFile)) {
+    impl->read_single(folder / kSingleFile);
+  } else if (fs::exists(folder / kIndexFile)) {
+    impl->read_sharded(folder / kIndexFile);
+  } else {
+    const bool pickled = fs::exists(folder / "pytorch_model.bin") || fs::exists(folder / "pytorch_model.bin.index.json");
+    throw InputError(fmt::format("{}: no weights, expected {} or {}{}", folder.string(), kSingleFile, kIndexFile,
+                                 pickled ? "; convert pytorch_model.bin to safetensors" : ""));
+  }
+  for (const auto& entry : impl->file_of) impl->names.push_back(entry.first);
+  CheckpointReader reader;
+  reader.impl_ = std::move(impl);
+  return reader;
+}
+
+std::vector<std::string> CheckpointReader::names() const { return impl_->names; }
+bool CheckpointReader::contains(const std::string& name) const { return impl_->file_of.contains(name); }
+fs::path CheckpointReader::file_of(const std::string& name) const { return impl_->file(name).path(); }
+const TensorInfo& CheckpointReader::info(const std::string& name) const { return impl_->file(name).info(name); }
+at::Tensor CheckpointReader::tensor(const std::string& name) const { return impl_->file(name).tensor(name); }
+
+void write_checkpoint(const fs::path& folder, const NamedTensors& tensors, std::uint64_t max_shard_bytes) {
+  std::vector<NamedTensors> shards(1);
+  std::uint64_t shard_bytes = 0;
+  std::uint64_t total_bytes = 0;
+  for (const auto& entry : tensors) {
+    const std::uint64_t bytes = entry.second.nbytes();
+    if (shard_bytes + bytes > max_shard_bytes && !shards.back().empty()) {
+      shards.emplace_back();
+      shard_bytes = 0;
+    }
+    shards.back().push_back(entry);
+    shard_bytes += bytes;
+    total_bytes += bytes;
+  }
+
+  std::vector<fs::path> written;
+  if (shards.size() == 1) {
+    write_safetensors(folder / kSingleFile, shards[0]);
+    written = {kSingleFile};
+  } else {
+    detail::OrderedJson weight_map = detail::OrderedJson::object();
+    std::map<std::string, std::string> sorted;
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      const fs::path name = shard_name(i + 1, shards.size());
+      write_safetensors(folder / name, shards[i]);
+      written.push_back(name);
+      for (const auto& entry : shards[i]) sorted[entry.first] = name.string();
+    }
+    for (const auto& [tensor, shard] : sorted) weight_map[tensor] = shard;
+    const detail::OrderedJson index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}};
+    write_file_atomically(folder / kIndexFile, detail::dump_json_pretty(index));
+    written.emplace_back(kIndexFile);
+  }
+
+  // Files of an earlier checkpoint would be read instead of the new ones, or beside them.
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = name == kSingleFile || name == kIndexFile || is_shard_name(name);
+    if (ours && std::find(written.begin(), written.end(), name) == written.end()) fs::remove(entry.path());
+  }
+}
+
+void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
+  constexpr std::array<std::string_view, 7> kFiles = {"tokenizer.model",         "tokenizer.json",
+                                                      "tokenizer_config.json",   "special_tokens_map.json",
+                                                      "generation_config.json",  "chat_template.jinja",
+                                                      "sao_templates.json"};
+  for (const std::string_view name : kFiles) {
+    if (!fs::exists(from / name) || fs::equivalent(from, to)) continue;
+    std::error_code error;
+    fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing, error);
+    if (error) detail::throw_system_error("cannot write", to / name, error.value());
+  }
+}
+
+}  // namespace sao

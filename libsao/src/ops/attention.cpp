@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/ops/attention.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "ops/kernels.h"
+#include "ops/reference.h"
+#include "sao/base/error.h"
+
+namespace sao::ops {
+namespace {
+
+static_assert(kAttentionBlock == kCacheBlock);
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr std::int64_t B = kAttentionBlock;
+constexpr std::int64_t kTile = 4;  // query rows that a kernel call takes
+
+bool has_kernel(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
+
+void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  if (q.dim() != 3 || k.dim() != 3 || !k.sizes().equals(v.sizes()) || q.size(0) != k.size(0) || q.size(2) != k.size(2) ||
+      q.size(1) % k.size(1) != 0) {
+    throw InputError("packed_attention: expected q [T, heads, D] and k, v [T, kv_heads, D] with heads a multiple of kv_heads");
+  }
+}
+
+// Rows of one head of a strided [T, heads, D] tensor.
+struct HeadRows {
+  HeadRows(const at::Tensor& x, std::int64_t head)
+      : data(x.const_data_ptr<float>() + head * x.stride(1)), stride(x.stride(0)) {}
+  const float* operator[](std::int64_t row) const { return data + row * stride; }
+  const float* data;
+  std::int64_t stride;
+};
+
+at::Tensor rows_contiguous(const at::Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
+
+// One sequence's rows of a head as blocks of 16: [16][D] with zero rows at the end, or [D][16] transposed.
+class Blocks {
+ public:
+  void copy(const HeadRows& rows, std::int64_t begin, std::int64_t length, std::int64_t head_dim) {
+    prepare(length, head_dim, B * head_dim);
+    for (std::int64_t j = 0; j < length; ++j) {
+      std::memcpy(storage_.data() + j * head_dim, rows[begin + j], sizeof(float) * static_cast<std::size_t>(head_dim));
+    }
+  }
+  void transpose(const HeadRows& rows, std::int64_t begin, std::int64_t length, std::int64_t head_dim) {
+    prepare(length, head_dim, B * head_dim);
+    for (std::int64_t j = 0; j < length; ++j) {
+      const float* row = rows[begin + j];
+      float* block = storage_.data() + (j / B) * B * head_dim + j % B;
+      for (std::int64_t d = 0; d < head_dim; ++d) block[d * B] = row[d];
+    }
+  }
+  const float* const* pointers() const { return pointers_.data(); }
+  const float* rows() const { return storage_.data(); }
+
+ private:
+  void prepare(std::int64_t length, std::int64_t head_dim, std::int64_t block_floats) {
+    const std::int64_t blocks = (length + B - 1) / B;
+    storage_.assign(static_cast<std::size_t>(blocks * B * head_dim), 0.0f);
+    pointers_.resize(static_cast<std::size_t>(blocks));
+    for (std::int64_t b = 0; b < blocks; ++b) pointers_[static_cast<std::size_t>(b)] = storage_.data() + b * block_floats;
+  }
+  std::vector<float> storage_;
+  std::vector<const float*> pointers_;
+};
+
+std::int64_t first_key(std::int64_t position, std::int64_t window) {
+  return window > 0 ? std::max<std::int64_t>(0, position - window + 1) : 0;
+}
+
+// Forward over packed sequences. log_sum_exp: [heads, T], or undefined when not wanted.
+at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
+                          const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp) {
+  const at::Tensor q = rows_contiguous(q_in), k = rows_contiguous(k_in), v = rows_contiguous(v_in);
+  const std::int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k.size(1);
+  const std::int64_t group = heads / kv_heads, sequences = starts.size(0) - 1;
+  at::Tensor out = at::empty({tokens, heads * head_dim}, q.options().requires_grad(false));
+  if (log_sum_exp != nullptr) *log_sum_exp = at::empty({heads, tokens}, out.options());
+  float* lse = log_sum_exp != nullptr ? log_sum_exp->mutable_data_ptr<float>() : nullptr;
+  float* out_data = out.mutable_data_ptr<float>();
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+
+  at::parallel_for(0, sequences * kv_heads, 1, [&](std::int64_t task_begin, std::int64_t task_end) {
+    Blocks keys, values;
+    std::vector<float> scores;
+    for (std::int64_t task = task_begin; task < task_end; ++task) {
+      const std::int64_t s = task / kv_heads, kv_head = task % kv_heads;
+      const std::int64_t begin = start[s], length = start[s + 1] - begin;
+      keys.transpose(HeadRows(k, kv_head), begin, length, head_dim);
+      values.copy(HeadRows(v, kv_head), begin, length, head_dim);
+      scores.resize(static_cast<std::size_t>(kTile * ((length + B - 1) / B) * B));
+      AttentionRow rows[kTile];
+      std::int64_t filled = 0;
+      const auto flush = [&] {
+        if (filled > 0) {
+          kernels().attention(filled, rows, head_dim, keys.pointers(), values.pointers(), static_cast<float>(options.scale),
+                              static_cast<float>(options.softcap), scores.data());
+        }
+        filled = 0;
+      };
+      for (std::int64_t i = 0; i < length; ++i) {
+        for (std::int64_t g = 0; g < group; ++g) {
+          const std::int64_t head = kv_head * group + g, token = begin + i;
+          rows[filled++] = {.query = HeadRows(q, head)[token],
+                            .out = out_data + token * heads * head_dim + head * head_dim,
+                            .log_sum_exp = lse == nullptr ? nullptr : lse + head * tokens + token,
+                            .first_key = first_key(i, options.window),
+                            .last_key = i};
+          if (filled == kTile) flush();
+        }
+      }
+      flush();
+    }
+  });
+  return out;
+}
+
+struct PackedAttention : torch::autograd::Function<PackedAttention> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const at::Tensor& starts, double scale, double softcap, std::int64_t window) {
+    at::Tensor log_sum_exp;
+    at::Tensor out = packed_forward(q, k, v, starts, {.scale = scale, .softcap = softcap, .window = window}, &log_sum_exp);
+    context->save_for_backward({q, k, v, starts, out, log_sum_exp});
+    context->saved_data["scale"] = scale;
+    context->saved_data["softcap"] = softcap;
+    context->saved_data["window"] = window;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor q = rows_contiguous(saved[0]), k = rows_contiguous(saved[1]), v = rows_contiguous(saved[2]);
+    const at::Tensor &starts = saved[3], &out = saved[4], &log_sum_exp = saved[5];
+    const at::Tensor out_grad = grads[0].contiguous();
+    const float scale = static_cast<float>(context->saved_data["scale"].toDouble());
+    const float softcap = static_cast<float>(context->saved_data["softcap"].toDouble());
+    const std::int64_t window = context->saved_data["window"].toInt();
+    const std::int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k.size(1);
+    const std::int64_t group = heads / kv_heads, sequences = starts.size(0) - 1, width = heads * head_dim;
+    at::Tensor q_grad = at::empty({tokens, heads, head_dim}, q.options());
+    at::Tensor k_grad = at::empty({tokens, kv_heads, head_dim}, q.options());
+    at::Tensor v_grad = at::empty({tokens, kv_heads, head_dim}, q.options());
+    float* dq = q_grad.mutable_data_ptr<float>();
+    float* dk = k_grad.mutable_data_ptr<float>();
+    float* dv = v_grad.mutable_data_ptr<float>();
+    const float* o = out.const_data_ptr<float>();
+    const float* d_out = out_grad.const_data_ptr<float>();
+    const float* lse = log_sum_exp.const_data_ptr<float>();
+    const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+
+    at::parallel_for(0, sequences * kv_heads, 1, [&](std::int64_t task_begin, std::int64_t task_end) {
+      Blocks keys_t, values_t, keys;
+      std::vector<float> scratch, dk_rows, dv_rows;
+      for (std::int64_t task = task_begin; task < task_end; ++task) {
+        const std::int64_t s = task / kv_heads, kv_head = task % kv_heads;
+        const std::int64_t begin = start[s], length = start[s + 1] - begin;
+        keys_t.transpose(HeadRows(k, kv_head), begin, length, head_dim);
+        values_t.transpose(HeadRows(v, kv_head), begin, length, head_dim);
+        keys.copy(HeadRows(k, kv_head), begin, length, head_dim);
+        scratch.resize(static_cast<std::size_t>(2 * kTile * ((length + B - 1) / B) * B));
+        dk_rows.assign(static_cast<std::size_t>(length * head_dim), 0.0f);
+        dv_rows.assign(static_cast<std::size_t>(length * head_dim), 0.0f);
+        AttentionBackwardRow rows[kTile];
+        std::int64_t filled = 0;
+        const auto flush = [&] {
+          if (filled > 0) {
+            kernels().attention_backward(filled, rows, head_dim, keys_t.pointers(), values_t.pointers(), keys.rows(), scale,
+                                         softcap, dk_rows.data(), dv_rows.data(), scratch.data());
+          }
+          filled = 0;
+        };
+        for (std::int64_t i = 0; i < length; ++i) {
+          for (std::int64_t g = 0; g < group; ++g) {
+            const std::int64_t head = kv_head * group + g, token = begin + i, at = token * width + head * head_dim;
+            rows[filled++] = {.query = HeadRows(q, head)[token],
+                              .out = o + at,
+                              .out_grad = d_out + at,
+                              .log_sum_exp = lse[head * tokens + token],
+                              .query_grad = dq + at,
+                              .first_key = first_key(i, window),
+                              .last_key = i};
+            if (filled == kTile) flush();
+          }
+        }
+        flush();
+        for (std::int64_t i = 0; i < length; ++i) {
+          const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(head_dim);
+          const std::int64_t to = ((begin + i) * kv_heads + kv_head) * head_dim;
+          std::memcpy(dk + to, dk_rows.data() + i * head_dim, bytes);
+          std::memcpy(dv + to, dv_rows.data() + i * head_dim, bytes);
+        }
+      }
+    });
+    return {q_grad, k_grad, v_grad, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
+                            const AttentionOptions& options) {
+  check_shapes(q, k, v);
+  if (!has_kernel(q)) return reference::packed_attention(q, k, v, starts, options);
+  if (at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad())) {
+    return PackedAttention::apply(q, k, v, starts, options.scale, options.softcap, options.window);
+  }
+  return packed_forward(q, k, v, starts, options, nullptr);
+}
+
+void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
+                     at::Tensor& values) {
+  const std::int64_t kv_heads = keys.size(1), head_dim = keys.size(2), tokens = k.size(0);
+  if (!has_kernel(keys)) {
+    const at::Tensor at_slots = slots.to(keys.device());
+    const at::Tensor block = at_slots.div(kCacheBlock, "floor"), offset = at_slots.remainder(kCacheBlock);
+    keys.permute({0, 3, 1, 2}).index_put_({block, offset}, k.to(keys.scalar_type()));
+    values.permute({0, 2, 1, 3}).index_put_({block, offset}, v.to(values.scalar_type()));
+    return;
+  }
+  const at::Tensor k_rows = rows_contiguous(k), v_rows = rows_contiguous(v);
+  const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
+  float* key_data = keys.mutable_data_ptr<float>();
+  float* value_data = values.mutable_data_ptr<float>();
+  at::parallel_for(0, tokens, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const std::int64_t block = slot[t] / B, offset = slot[t] % B;
+      for (std::int64_t h = 0; h < kv_heads; ++h) {
+        const float* key = HeadRows(k_rows, h)[t];
+        const std::int64_t base = (block * kv_heads + h) * head_dim * B;
+        for (std::int64_t d = 0; d < head_dim; ++d) key_data[base + d * B + offset] = key[d];
+        std::memcpy(value_data + base + offset * head_dim, HeadRows(v_rows, h)[t],
+                    sizeof(float) * static_cast<std::size_t>(head_dim));
+      }
+    }
+  });
+}
+
+at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const at::Tensor& values,
+                           const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
+                           const AttentionOptions& options) {
+  if (!has_kernel(q_in)) return reference::paged_attention(q_in, keys, values, starts, lengths, block_tables, options);
+  const at::Tensor q = rows_contiguous(q_in);
+  const std::int64_t heads = q.size(1), head_dim = q.size(2), kv_heads = keys.size(1), group = heads / kv_heads;
+  const std::int64_t sequences = lengths.size(0), block_floats = kv_heads * head_dim * B;
+  at::Tensor out = at::empty({q.size(0), heads * head_dim}, q.options());
+  float* out_data = out.mutable_data_ptr<float>();
+  const float* key_data = keys.const_data_ptr<float>();
+  const float* value_data = values.const_data_ptr<float>();
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  const std::int64_t* length = lengths.const_data_ptr<std::int64_t>();
+  const std::int32_t* table = block_tables.const_data_ptr<std::int32_t>();
+  const std::int64_t table_stride = block_tables.stride(0);
+
+  at::parallel_for(0, sequences * kv_heads, 4, [&](std::int64_t task_begin, std::int64_t task_end) {
+    std::vector<const float*> key_blocks, value_blocks;
+    std::vector<float> scores;
+    for (std::int64_t task = task_begin; task < task_end; ++task) {
+      const std::int64_t s = task / kv_heads, kv_head = task % kv_heads;
+      const std::int64_t blocks = (length[s] + B - 1) / B, new_tokens = start[s + 1] - start[s];
+      key_blocks.resize(static_cast<std::size_t>(blocks));
+      value_blocks.resize(static_cast<std::size_t>(blocks));
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        const std::int64_t at = table[s * table_stride + b] * block_floats + kv_head * head_dim * B;
+        key_blocks[static_cast<std::size_t>(b)] = key_data + at;
+        value_blocks[static_cast<std::size_t>(b)] = value_data + at;
+      }
+      scores.resize(static_cast<std::size_t>(kTile * blocks * B));
+      AttentionRow rows[kTile];
+      std::int64_t filled = 0;
+      const auto flush = [&] {
+        if (filled > 0) {
+          kernels().attention(filled, rows, head_dim, key_blocks.data(), value_blocks.data(),
+                              static_cast<float>(options.scale), static_cast<float>(options.softcap), scores.data());
+        }
+        filled = 0;
+      };
+      for (std::int64_t i = 0; i < new_tokens; ++i) {
+        const std::int64_t position = length[s] - new_tokens + i, token = start[s] + i;
+        for (std::int64_t g = 0; g < group; ++g) {
+          const std::int64_t head = kv_head * group + g;
+          rows[filled++] = {.query = HeadRows(q, head)[token],
+                            .out = out_data + token * heads * head_dim + head * head_dim,
+                            .log_sum_exp = nullptr,
+                            .first_key = first_key(position, options.window),
+                            .last_key = position};
+          if (filled == kTile) flush();
+        }
+      }
+      flush();
+    }
+  });
+  return out;
+}
+
+}  // namespace sao::ops

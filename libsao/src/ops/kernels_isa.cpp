@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled once per instruction set (SAO_ISA). No standard library here: an inline function of it that the
+// compiler does not inline would be shared with code for older machines.
+#include "ops/kernels.h"
+
+#if defined(__AVX512F__)
+#define SAO_WIDTH 16
+#elif defined(__AVX2__)
+#define SAO_WIDTH 8
+#else
+#define SAO_WIDTH 4
+#endif
+
+namespace sao::ops {
+namespace {
+
+constexpr std::int64_t W = SAO_WIDTH;
+using Vec = float __attribute__((vector_size(SAO_WIDTH * 4)));
+using VecU = float __attribute__((vector_size(SAO_WIDTH * 4), aligned(4), may_alias));
+using Int = std::int32_t __attribute__((vector_size(SAO_WIDTH * 4)));
+
+inline Vec load(const float* p) { return *reinterpret_cast<const VecU*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<VecU*>(p) = v; }
+inline Vec splat(float x) { return x - Vec{}; }  // not 0 + x, which is an addition: -0 becomes 0
+
+// The first `count` lanes; the others are 0.
+inline Vec load_part(const float* p, std::int64_t count) {
+  Vec v{};
+  for (std::int64_t i = 0; i < count; ++i) v[i] = p[i];
+  return v;
+}
+inline void store_part(float* p, Vec v, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) p[i] = v[i];
+}
+inline Vec load_up_to(const float* p, std::int64_t count) { return count >= W ? load(p) : load_part(p, count); }
+inline void store_up_to(float* p, Vec v, std::int64_t count) {
+  if (count >= W) {
+    store(p, v);
+  } else {
+    store_part(p, v, count);
+  }
+}
+
+inline float sum_lanes(Vec v) {
+  float lanes[W];
+  store(lanes, v);
+  for (std::int64_t step = W / 2; step > 0; step /= 2) {
+    for (std::int64_t i = 0; i < step; ++i) lanes[i] += lanes[i + step];
+  }
+  return lanes[0];
+}
+inline float max_lanes(Vec v) {
+  float best = v[0];
+  for (std::int64_t i = 1; i < W; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+}
+inline Vec vmax(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec vmin(Vec a, Vec b) { return a < b ? a : b; }
+
+// exp by range reduction to |r| <= ln2 / 2 and a degree-6 polynomial (Cephes expf); below 1 ulp of error or so.
+// Arguments below -87.3 give 0, so that masked scores vanish exactly.
+inline Vec vexp(Vec x) {
+  const Vec low = splat(-87.3f);
+  const Int underflow = x < low;
+  x = vmin(vmax(x, low), splat(88.0f));
+  const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  const Vec shifted = x * 1.44269504088896341f + magic;
+  const Vec n = shifted - magic;
+  Vec r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const Int exponent = (reinterpret_cast<Int>(shifted) - 0x4B400000 + 127) << 23;
+  const Vec result = p * reinterpret_cast<Vec>(exponent);
+  return underflow ? Vec{} : result;
+}
+
+// tanh: an odd polynomial near 0 (Cephes tanhf), 1 - 2 / (exp(2|x|) + 1) elsewhere.
+inline Vec vtanh(Vec x) {
+  const Vec magnitude = x < 0.0f ? -x : x;
+  const Vec z = x * x;
+  Vec p = splat(-5.70498872745e-3f);
+  p = p * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  const Vec near_zero = p * z * x + x;
+  const Vec far = 1.0f - 2.0f / (vexp(vmin(magnitude, splat(20.0f)) * 2.0f) + 1.0f);
+  return magnitude < 0.625f ? near_zero : (x < 0.0f ? -far : far);
+}
+
+inline float log_of(float x) { return __builtin_logf(x); }
+
+void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float* weight, float offset, float eps,
+              float* y, float* inverse_rms) {
+  for (std::int64_t r = 0; r < rows; ++r, x += width, y += width) {
+    Vec squares{};
+    for (std::int64_t i = 0; i < width; i += W) {
+      const Vec v = load_up_to(x + i, width - i);
+      squares += v * v;
+    }
+    const float inverse = 1.0f / __builtin_sqrtf(sum_lanes(squares) / static_cast<float>(width) + eps);
+    if (inverse_rms != nullptr) inverse_rms[r] = inverse;
+    for (std::int64_t i = 0; i < width; i += W) {
+      const Vec v = load_up_to(x + i, width - i) * inverse * (load_up_to(weight + i, width - i) + offset);
+      store_up_to(y + i, v, width - i);
+    }
+  }
+}
+
+void rms_norm_backward(std::int64_t rows, std::int64_t width, const float* x, const float* weight, float offset,
+                       const float* inverse_rms, const float* y_grad, float* x_grad, float* weight_grad) {
+  for (std::int64_t r = 0; r < rows; ++r, x += width, y_grad += width, x_grad += width) {
+    const float inverse = inverse_rms[r];
+    Vec dots{};
+    for (std::int64_t i = 0; i < width; i += W) {
+      const std::int64_t left = width - i;
+      const Vec xv = load_up_to(x + i, left);
+      const Vec g = load_up_to(y_grad + i, left);
+      const Vec normalised = xv * inverse;
+      store_up_to(weight_grad + i, load_up_to(weight_grad + i, left) + g * normalised, left);
+      dots += g * (load_up_to(weight + i, left) + offset) * normalised;
+    }
+    const float mean_dot = sum_lanes(dots) / static_cast<float>(width);
+    for (std::int64_t i = 0; i < width; i += W) {
+      const std::int64_t left = width - i;
+      const Vec g = load_up_to(y_grad + i, left) * (load_up_to(weight + i, left) + offset);
+      store_up_to(x_grad + i, (g - load_up_to(x + i, left) * inverse * mean_dot) * inverse, left);
+    }
+  }
+}
+
+void rotary(std::int64_t rows, std::int64_t heads, std::int64_t head_dim, const float* x, std::int64_t x_stride,
+            const std::int64_t* positions, const float* cosines, const float* sines, float sign, float* y,
+            std::int64_t y_stride) {
+  const std::int64_t half = head_dim / 2;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float* cosine = cosines + positions[r] * half;
+    const float* sine = sines + positions[r] * half;
+    for (std::int64_t h = 0; h < heads; ++h) {
+      const float* a = x + r * x_stride + h * head_dim;
+      const float* b = a + half;
+      float* out_a = y + r * y_stride + h * head_dim;
+      float* out_b = out_a + half;
+      for (std::int64_t i = 0; i < half; i += W) {
+        const std::int64_t left = half - i;
+        const Vec c = load_up_to(cosine + i, left);
+        const Vec s = load_up_to(sine + i, left) * sign;
+        const Vec va = load_up_to(a + i, left);
+        const Vec vb = load_up_to(b + i, left);
+        store_up_to(out_a + i, va * c - vb * s, left);
+        store_up_to(out_b + i, vb * c + va * s, left);
+      }
+    }
+  }
+}
+
+constexpr float kGeluInner = 0.7978845608028654f;  // sqrt(2 / pi)
+constexpr float kGeluCubic = 0.044715f;
+
+template <GateKind kKind>
+inline Vec activation(Vec g) {
+  if constexpr (kKind == GateKind::kGeluTanh) {
+    return 0.5f * g * (1.0f + vtanh(kGeluInner * (g + kGeluCubic * g * g * g)));
+  } else {
+    return g / (1.0f + vexp(-g));
+  }
+}
+
+template <GateKind kKind>
+inline Vec activation_slope(Vec g) {
+  if constexpr (kKind == GateKind::kGeluTanh) {
+    const Vec t = vtanh(kGeluInner * (g + kGeluCubic * g * g * g));
+    const Vec inner_slope = kGeluInner * (1.0f + 3.0f * kGeluCubic * g * g);
+    return 0.5f * (1.0f + t) + 0.5f * g * (1.0f - t * t) * inner_slope;
+  } else {
+    const Vec s = 1.0f / (1.0f + vexp(-g));
+    return s * (1.0f + g * (1.0f - s));
+  }
+}
+
+template <GateKind kKind>
+void gate_rows(std::int64_t rows, std::int64_t width, const float* gate, const float* up, std::int64_t stride,
+               float* y) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t i = 0; i < width; i += W) {
+      const std::int64_t left = width - i;
+      const Vec value =
+          activation<kKind>(load_up_to(gate + r * stride + i, left)) * load_up_to(up + r * stride + i, left);
+      store_up_to(y + r * width + i, value, left);
+    }
+  }
+}
+
+void gate(GateKind kind, std::int64_t rows, std::int64_t width, const float* gate_values, const float* up,
+          std::int64_t stride, float* y) {
+  if (kind == GateKind::kGeluTanh) {
+    gate_rows<GateKind::kGeluTanh>(rows, width, gate_values, up, stride, y);
+  } else {
+    gate_rows<GateKind::kSilu>(rows, width, gate_values, up, stride, y);
+  }
+}
+
+template <GateKind kKind>
+void gate_backward_flat(std::int64_t count, const float* gate, const float* up, const float* y_grad, float* gate_grad,
+                        float* up_grad) {
+  for (std::int64_t i = 0; i < count; i += W) {
+    const std::int64_t left = count - i;
+    const Vec g = load_up_to(gate + i, left);
+    const Vec u = load_up_to(up + i, left);
+    const Vec dy = load_up_to(y_grad + i, left);
+    store_up_to(up_grad + i, dy * activation<kKind>(g), left);
+    store_up_to(gate_grad + i, dy * u * activation_slope<kKind>(g), left);
+  }
+}
+
+void gate_backward(GateKind kind, std::int64_t count, const float* gate_values, const float* up, const float* y_grad,
+                   float* gate_grad, float* up_grad) {
+  if (kind == GateKind::kGeluTanh) {
+    gate_backward_flat<GateKind::kGeluTanh>(count, gate_values, up, y_grad, gate_grad, up_grad);
+  } else {
+    gate_backward_flat<GateKind::kSilu>(count, gate_values, up, y_grad, gate_grad, up_grad);
+  }
+}
+
+constexpr std::int64_t kPanel = 2 * W;
+#if SAO_WIDTH == 16
+constexpr std::int64_t kTileRows = 12;
+#elif SAO_WIDTH == 8
+constexpr std::int64_t kTileRows = 6;
+#else
+constexpr std::int64_t kTileRows = 4;
+#endif
+constexpr std::int64_t kDepth = 512;  // k at a time, so that a panel's slice stays in the second-level cache
+
+void pack(std::int64_t n, std::int64_t k, const float* weight, float* packed) {
+  for (std::int64_t first = 0; first < n; first += kPanel) {
+    for (std::int64_t j = 0; j < k; ++j) {
+      for (std::int64_t c = 0; c < kPanel; ++c) *packed++ = first + c < n ? weight[(first + c) * k + j] : 0.0f;
+    }
+  }
+}
+
+template <std::int64_t kRows>
+inline void gemm_tile(std::int64_t depth, const float* x, std::int64_t x_stride, const float* panel, bool first,
+                      float* y, std::int64_t y_stride, std::int64_t columns) {
+  Vec acc[kRows][2];
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    if (first) {
+      acc[r][0] = Vec{};
+      acc[r][1] = Vec{};
+    } else {
+      acc[r][0] = load_up_to(y + r * y_stride, columns);
+      acc[r][1] = columns > W ? load_up_to(y + r * y_stride + W, columns - W) : Vec{};
+    }
+  }
+  for (std::int64_t j = 0; j < depth; ++j) {
+    const Vec b0 = load(panel + j * kPanel);
+    const Vec b1 = load(panel + j * kPanel + W);
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      const Vec a = splat(x[r * x_stride + j]);
+      acc[r][0] += a * b0;
+      acc[r][1] += a * b1;
+    }
+  }
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    store_up_to(y + r * y_stride, acc[r][0], columns);
+    if (columns > W) store_up_to(y + r * y_stride + W, acc[r][1], columns - W);
+  }
+}
+
+using TileFunction = void (*)(std::int64_t, const float*, std::int64_t, const float*, bool, float*, std::int64_t,
+                              std::int64_t);
+constexpr TileFunction kTiles[] = {
+    gemm_tile<1>, gemm_tile<2>, gemm_tile<3>, gemm_tile<4>,
+#if SAO_WIDTH >= 8
+    gemm_tile<5>, gemm_tile<6>,
+#endif
+#if SAO_WIDTH == 16
+    gemm_tile<7>, gemm_tile<8>, gemm_tile<9>, gemm_tile<10>, gemm_tile<11>, gemm_tile<12>,
+#endif
+};
+
+void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride, const float* packed,
+          std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride) {
+  for (std::int64_t depth_start = 0; depth_start < k; depth_start += kDepth) {
+    const std::int64_t depth = k - depth_start < kDepth ? k - depth_start : kDepth;
+    for (std::int64_t p = first_panel; p < last_panel; ++p) {
+      const float* panel = packed + (p * k + depth_start) * kPanel;
+      const std::int64_t columns = n - p * kPanel < kPanel ? n - p * kPanel : kPanel;
+      for (std::int64_t row = 0; row < m; row += kTileRows) {
+        const std::int64_t rows = m - row < kTileRows ? m - row : kTileRows;
+        kTiles[rows - 1](depth, x + row * x_stride + depth_start, x_stride, panel, depth_start == 0,
+                         y + row * y_stride + p * kPanel, y_stride, columns);
+      }
+    }
+  }
+}
+
+constexpr std::int64_t B = kAttentionBlock;
+constexpr std::int64_t kVecsPerBlock = B / W;
+constexpr std::int64_t kMaxRows = 4;
+constexpr float kMasked = -3.0e38f;
+
+// scores[r][j] = query[r] . key[j] for the blocks first_block .. last_block.
+template <std::int64_t kRows, class Row>
+inline void dot_blocks(const Row* row, const float* Row::*vector, std::int64_t head_dim, const float* const* blocks,
+                       std::int64_t first_block, std::int64_t last_block, float* scores, std::int64_t stride) {
+  for (std::int64_t b = first_block; b <= last_block; ++b) {
+    Vec acc[kRows][kVecsPerBlock] = {};
+    const float* block = blocks[b];
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      Vec key[kVecsPerBlock];
+      for (std::int64_t v = 0; v < kVecsPerBlock; ++v) key[v] = load(block + d * B + v * W);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        const Vec q = splat((row[r].*vector)[d]);
+        for (std::int64_t v = 0; v < kVecsPerBlock; ++v) acc[r][v] += q * key[v];
+      }
+    }
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      for (std::int64_t v = 0; v < kVecsPerBlock; ++v) store(scores + r * stride + b * B + v * W, acc[r][v]);
+    }
+  }
+}
+
+template <class Row>
+inline void block_range(std::int64_t rows, const Row* row, std::int64_t* first_block, std::int64_t* last_block) {
+  std::int64_t first = row[0].first_key, last = row[0].last_key;
+  for (std::int64_t r = 1; r < rows; ++r) {
+    first = row[r].first_key < first ? row[r].first_key : first;
+    last = row[r].last_key > last ? row[r].last_key : last;
+  }
+  *first_block = first / B;
+  *last_block = last / B;
+}
+
+inline Vec lane_index(std::int64_t start) {
+  Vec v;
+  for (std::int64_t i = 0; i < W; ++i) v[i] = static_cast<float>(start + i);
+  return v;
+}
+
+template <std::int64_t kRows>
+void attention_rows(const AttentionRow* row, std::int64_t head_dim, const float* const* key_blocks,
+                    const float* const* value_blocks, float scale, float softcap, float* scores) {
+  std::int64_t first_block, last_block;
+  block_range(kRows, row, &first_block, &last_block);
+  const std::int64_t stride = (last_block + 1) * B;
+  dot_blocks<kRows>(row, &AttentionRow::query, head_dim, key_blocks, first_block, last_block, scores, stride);
+
+  float inverse_sum[kRows];
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    float* s = scores + r * stride;
+    const float first = static_cast<float>(row[r].first_key), last = static_cast<float>(row[r].last_key);
+    Vec best = splat(kMasked);
+    for (std::int64_t j = first_block * B; j < stride; j += W) {
+      const Vec index = lane_index(j);
+      Vec v = load(s + j) * scale;
+      if (softcap > 0.0f) v = softcap * vtanh(v / softcap);
+      v = ((index >= first) & (index <= last)) ? v : splat(kMasked);
+      store(s + j, v);
+      best = vmax(best, v);
+    }
+    const float peak = max_lanes(best);
+    Vec sum{};
+    for (std::int64_t j = first_block * B; j < stride; j += W) {
+      const Vec v = vexp(load(s + j) - peak);
+      store(s + j, v);
+      sum += v;
+    }
+    const float total = sum_lanes(sum);
+    inverse_sum[r] = 1.0f / total;
+    if (row[r].log_sum_exp != nullptr) *row[r].log_sum_exp = peak + log_of(total);
+  }
+
+  for (std::int64_t d = 0; d < head_dim; d += 2 * W) {
+    const std::int64_t left = head_dim - d;
+    Vec acc[kRows][2] = {};
+    for (std::int64_t b = first_block; b <= last_block; ++b) {
+      const float* value = value_blocks[b] + d;
+      for (std::int64_t j = 0; j < B; ++j, value += head_dim) {
+        const Vec v0 = load_up_to(value, left);
+        const Vec v1 = left > W ? load_up_to(value + W, left - W) : Vec{};
+        for (std::int64_t r = 0; r < kRows; ++r) {
+          const Vec p = splat(scores[r * stride + b * B + j]);
+          acc[r][0] += p * v0;
+          acc[r][1] += p * v1;
+        }
+      }
+    }
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      store_up_to(row[r].out + d, acc[r][0] * inverse_sum[r], left);
+      if (left > W) store_up_to(row[r].out + d + W, acc[r][1] * inverse_sum[r], left - W);
+    }
+  }
+}
+
+void attention(std::int64_t rows, const AttentionRow* row, std::int64_t head_dim, const float* const* key_blocks,
+               const float* const* value_blocks, float scale, float softcap, float* scores) {
+  switch (rows) {
+    case 1: attention_rows<1>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
+    case 2: attention_rows<2>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
+    case 3: attention_rows<3>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
+    default: attention_rows<4>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
+  }
+}
+
+template <std::int64_t kRows>
+void attention_backward_rows(const AttentionBackwardRow* row, std::int64_t head_dim, const float* const* key_blocks,
+                             const float* const* value_blocks_t, const float* keys, float scale, float softcap,
+                             float* key_grad, float* value_grad, float* scratch) {
+  std::int64_t first_block, last_block;
+  block_range(kRows, row, &first_block, &last_block);
+  const std::int64_t stride = (last_block + 1) * B;
+  float* scores = scratch;                       // becomes the probabilities
+  float* score_grads = scratch + kRows * stride;  // d probability, then d score
+  dot_blocks<kRows>(row, &AttentionBackwardRow::query, head_dim, key_blocks, first_block, last_block, scores, stride);
+  dot_blocks<kRows>(row, &AttentionBackwardRow::out_grad, head_dim, value_blocks_t, first_block, last_block,
+                    score_grads, stride);
+
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    Vec dots{};
+    for (std::int64_t d = 0; d < head_dim; d += W) {
+      dots += load_up_to(row[r].out + d, head_dim - d) * load_up_to(row[r].out_grad + d, head_dim - d);
+    }
+    const float delta = sum_lanes(dots);
+    const float first = static_cast<float>(row[r].first_key), last = static_cast<float>(row[r].last_key);
+    for (std::int64_t j = first_block * B; j < stride; j += W) {
+      const Vec index = lane_index(j);
+      Vec v = load(scores + r * stride + j) * scale;
+      Vec slope = splat(scale);
+      if (softcap > 0.0f) {
+        const Vec t = vtanh(v / softcap);
+        v = softcap * t;
+        slope = slope * (1.0f - t * t);
+      }
+      Vec p = vexp(v - row[r].log_sum_exp);
+      p = ((index >= first) & (index <= last)) ? p : Vec{};
+      store(scores + r * stride + j, p);
+      store(score_grads + r * stride + j, p * (load(score_grads + r * stride + j) - delta) * slope);
+    }
+  }
+
+  const std::int64_t last_key = [&] {
+    std::int64_t last = row[0].last_key;
+    for (std::int64_t r = 1; r < kRows; ++r) last = row[r].last_key > last ? row[r].last_key : last;
+    return last;
+  }();
+  for (std::int64_t d = 0; d < head_dim; d += W) {
+    const std::int64_t left = head_dim - d;
+    Vec query[kRows], out_grad[kRows], query_grad[kRows] = {};
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      query[r] = load_up_to(row[r].query + d, left);
+      out_grad[r] = load_up_to(row[r].out_grad + d, left);
+    }
+    for (std::int64_t j = first_block * B; j <= last_key; ++j) {
+      const Vec key = load_up_to(keys + j * head_dim + d, left);
+      Vec dk = load_up_to(key_grad + j * head_dim + d, left);
+      Vec dv = load_up_to(value_grad + j * head_dim + d, left);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        const Vec ds = splat(score_grads[r * stride + j]);
+        query_grad[r] += ds * key;
+        dk += ds * query[r];
+        dv += splat(scores[r * stride + j]) * out_grad[r];
+      }
+      store_up_to(key_grad + j * head_dim + d, dk, left);
+      store_up_to(value_grad + j * head_dim + d, dv, left);
+    }
+    for (std::int64_t r = 0; r < kRows; ++r) store_up_to(row[r].query_grad + d, query_grad[r], left);
+  }
+}
+
+void attention_backward(std::int64_t rows, const AttentionBackwardRow* row, std::int64_t head_dim,
+                        const float* const* key_blocks, const float* const* value_blocks_t, const float* keys,
+                        float scale, float softcap, float* key_grad, float* value_grad, float* scratch) {
+  const auto function = rows == 1   ? attention_backward_rows<1>
+                        : rows == 2 ? attention_backward_rows<2>
+                        : rows == 3 ? attention_backward_rows<3>
+                                    : attention_backward_rows<4>;
+  function(row, head_dim, key_blocks, value_blocks_t, keys, scale, softcap, key_grad, value_grad, scratch);
+}
+
+// Four vectors at a time, so that sums of long rows keep their low bits.
+float log_sum_exp_row(std::int64_t width, const float* z, float softcap, float* peak_out) {
+  Vec best = splat(kMasked);
+  std::int64_t i = 0;
+  for (; i + W <= width; i += W) best = vmax(best, load(z + i));
+  float peak = max_lanes(best);
+  for (; i < width; ++i) peak = z[i] > peak ? z[i] : peak;
+  const Vec capped_peak = softcap > 0.0f ? softcap * vtanh(splat(peak) / softcap) : splat(peak);
+  Vec sums[4] = {};
+  i = 0;
+  for (std::int64_t lane = 0; i < width; i += W, lane = (lane + 1) % 4) {
+    const std::int64_t left = width - i;
+    Vec v = left >= W ? load(z + i) : splat(kMasked);
+    if (left < W) {
+      for (std::int64_t j = 0; j < left; ++j) v[j] = z[i + j];
+    }
+    Vec capped = softcap > 0.0f ? softcap * vtanh(v / softcap) : v;
+    capped = v <= kMasked ? splat(kMasked) : capped;
+    sums[lane] += vexp(capped - capped_peak);
+  }
+  *peak_out = capped_peak[0];
+  return capped_peak[0] + log_of(sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3])));
+}
+
+void log_probs(std::int64_t rows, std::int64_t width, const float* z, float softcap, const std::int64_t* targets,
+               float* log_prob, float* log_sum_exp) {
+  for (std::int64_t r = 0; r < rows; ++r, z += width) {
+    float peak;
+    log_sum_exp[r] = log_sum_exp_row(width, z, softcap, &peak);
+    Vec target = splat(z[targets[r]]);
+    if (softcap > 0.0f) target = softcap * vtanh(target / softcap);
+    log_prob[r] = target[0] - log_sum_exp[r];
+  }
+}
+
+void log_probs_backward(std::int64_t rows, std::int64_t width, float* z, float softcap, const std::int64_t* targets,
+                        const float* log_sum_exp, const float* grad) {
+  for (std::int64_t r = 0; r < rows; ++r, z += width) {
+    const std::int64_t target = targets[r];
+    float target_slope = 1.0f;
+    if (softcap > 0.0f) {
+      const Vec t = vtanh(splat(z[target]) / softcap);
+      target_slope = 1.0f - t[0] * t[0];
+    }
+    for (std::int64_t i = 0; i < width; i += W) {
+      const std::int64_t left = width - i;
+      Vec v = load_up_to(z + i, left);
+      Vec slope = splat(1.0f);
+      if (softcap > 0.0f) {
+        const Vec t = vtanh(v / softcap);
+        v = softcap * t;
+        slope = 1.0f - t * t;
+      }
+      store_up_to(z + i, vexp(v - log_sum_exp[r]) * slope * -grad[r], left);
+    }
+    z[target] += grad[r] * target_slope;
+  }
+}
+
+void softcap_flat(std::int64_t count, float* z, float cap) {
+  for (std::int64_t i = 0; i < count; i += W) {
+    store_up_to(z + i, cap * vtanh(load_up_to(z + i, count - i) / cap), count - i);
+  }
+}
+
+}  // namespace
+
+#define SAO_CONCAT_2(a, b) a##b
+#define SAO_CONCAT(a, b) SAO_CONCAT_2(a, b)
+#define SAO_STRING_2(a) #a
+#define SAO_STRING(a) SAO_STRING_2(a)
+
+const Kernels SAO_CONCAT(kKernels_, SAO_ISA) = {
+    .name = SAO_STRING(SAO_ISA),
+    .rms_norm = rms_norm,
+    .rms_norm_backward = rms_norm_backward,
+    .rotary = rotary,
+    .gate = gate,
+    .gate_backward = gate_backward,
+    .panel = kPanel,
+    .pack = pack,
+    .gemm = gemm,
+    .attention = attention,
+    .attention_backward = attention_backward,
+    .log_probs = log_probs,
+    .log_probs_backward = log_probs_backward,
+    .softcap = softcap_flat,
+};
+
+}  // namespace sao::ops

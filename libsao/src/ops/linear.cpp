@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/ops/linear.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "ops/kernels.h"
+#include "sao/base/error.h"
+
+namespace sao::ops {
+
+bool PackedWeight::supports(const at::Tensor& weight) {
+  return weight.device().is_cpu() && weight.scalar_type() == at::kFloat;
+}
+
+PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights) {
+  PackedWeight packed;
+  for (const at::Tensor& weight : weights) {
+    if (!supports(weight) || weight.dim() != 2 || weight.size(1) != weights[0].size(1)) {
+      throw InputError(fmt::format("PackedWeight::pack: a weight of {} dimensions, expected float32 CPU matrices [n, {}]",
+                                   weight.dim(), weights[0].size(-1)));
+    }
+    packed.outputs_ += weight.size(0);
+  }
+  packed.inputs_ = weights[0].size(1);
+  std::vector<at::Tensor> detached;
+  for (const at::Tensor& weight : weights) detached.push_back(weight.detach());
+  const at::Tensor joined = detached.size() == 1 ? detached[0].contiguous() : at::cat(detached).contiguous();
+
+  const Kernels& kernel = kernels();
+  const std::int64_t panels = (packed.outputs_ + kernel.panel - 1) / kernel.panel;
+  packed.storage_ = at::empty({panels, packed.inputs_, kernel.panel}, joined.options());
+  const float* from = joined.const_data_ptr<float>();
+  float* to = packed.storage_.mutable_data_ptr<float>();
+  at::parallel_for(0, panels, 16, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t first = begin * kernel.panel, last = std::min(end * kernel.panel, packed.outputs_);
+    kernel.pack(last - first, packed.inputs_, from + first * packed.inputs_, to + first * packed.inputs_);
+  });
+  return packed;
+}
+
+at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
+  SAO_CHECK(defined() && supports(x) && x.dim() == 2 && x.size(1) == inputs_);
+  const at::Tensor input = x.stride(1) == 1 ? x : x.contiguous();
+  const std::int64_t rows = input.size(0);
+  at::Tensor y = at::empty({rows, outputs_}, input.options().requires_grad(false));
+  const Kernels& kernel = kernels();
+  const std::int64_t panels = storage_.size(0);
+  const float* from = input.const_data_ptr<float>();
+  const float* weight = storage_.const_data_ptr<float>();
+  float* to = y.mutable_data_ptr<float>();
+  // Tasks of enough work each to pay for a thread; split by panels, so that a thread streams its weights once.
+  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(outputs_ * inputs_);
+  const std::int64_t threads = flops < 2e5 ? 1 : at::get_num_threads();
+  const std::int64_t grain = std::max<std::int64_t>(1, (panels + threads - 1) / threads);
+  if (panels >= threads) {
+    at::parallel_for(0, panels, grain, [&](std::int64_t begin, std::int64_t end) {
+      kernel.gemm(rows, outputs_, inputs_, from, input.stride(0), weight, begin, end, to, outputs_);
+    });
+  } else {
+    at::parallel_for(0, rows, std::max<std::int64_t>(1, (rows + threads - 1) / threads),
+                     [&](std::int64_t begin, std::int64_t end) {
+                       kernel.gemm(end - begin, outputs_, inputs_, from + begin * input.stride(0), input.stride(0),
+                                   weight, 0, panels, to + begin * outputs_, outputs_);
+                     });
+  }
+  return y;
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
+  const bool differentiable = at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
+  if (differentiable || !PackedWeight::supports(weight) || !PackedWeight::supports(x)) return at::linear(x, weight);
+  return PackedWeight::pack({&weight, 1}).multiply(x);
+}
+
+}  // namespace sao::ops

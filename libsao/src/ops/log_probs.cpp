@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/ops/log_probs.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "ops/kernels.h"
+#include "sao/base/error.h"
+#include "sao/ops/linear.h"
+
+namespace sao::ops {
+namespace {
+
+// Chunks of nearly equal size: a short last one would multiply at a fraction of the speed.
+std::int64_t even_chunk(std::int64_t rows, std::int64_t at_most) {
+  const std::int64_t chunks = std::max<std::int64_t>(1, (rows + at_most - 1) / at_most);
+  return (rows + chunks - 1) / chunks;
+}
+
+bool has_kernel(const at::Tensor& hidden) {
+  return hidden.device().is_cpu() && hidden.scalar_type() == at::kFloat;
+}
+
+at::ScalarType compute_type(const at::Tensor& hidden) {
+  return hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+std::int64_t row_grain(std::int64_t vocabulary) {
+  return std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, vocabulary));
+}
+
+// One chunk: log-probs and logsumexp of soft-capped rows of logits.
+void forward_rows(const at::Tensor& logits, const at::Tensor& targets, double softcap, at::Tensor log_prob,
+                  at::Tensor log_sum_exp) {
+  if (has_kernel(logits)) {
+    const float* z = logits.const_data_ptr<float>();
+    const std::int64_t width = logits.size(1);
+    const std::int64_t* target = targets.const_data_ptr<std::int64_t>();
+    float* out = log_prob.mutable_data_ptr<float>();
+    float* sum = log_sum_exp.mutable_data_ptr<float>();
+    at::parallel_for(0, logits.size(0), row_grain(width), [&](std::int64_t begin, std::int64_t end) {
+      kernels().log_probs(end - begin, width, z + begin * width, static_cast<float>(softcap), target + begin,
+                          out + begin, sum + begin);
+    });
+    return;
+  }
+  at::Tensor z = logits.to(compute_type(logits));
+  if (softcap > 0.0) z = (z / softcap).tanh_().mul_(softcap);
+  log_sum_exp.copy_(z.logsumexp(1));
+  log_prob.copy_(z.gather(1, targets.unsqueeze(1)).squeeze(1)).sub_(log_sum_exp);
+}
+
+// One chunk: logits become d(sum grad * log_prob) / d(logits before the soft cap); float32 or float64.
+at::Tensor backward_rows(const at::Tensor& logits, const at::Tensor& targets, double softcap,
+                         const at::Tensor& log_sum_exp, const at::Tensor& grad) {
+  if (has_kernel(logits)) {
+    float* z = logits.mutable_data_ptr<float>();
+    const std::int64_t width = logits.size(1);
+    const std::int64_t* target = targets.const_data_ptr<std::int64_t>();
+    const float* sum = log_sum_exp.const_data_ptr<float>();
+    const float* g = grad.const_data_ptr<float>();
+    at::parallel_for(0, logits.size(0), row_grain(width), [&](std::int64_t begin, std::int64_t end) {
+      kernels().log_probs_backward(end - begin, width, z + begin * width, static_cast<float>(softcap), target + begin,
+                                   sum + begin, g + begin);
+    });
+    return logits;
+  }
+  at::Tensor z = logits.to(compute_type(logits));
+  at::Tensor slope;
+  if (softcap > 0.0) {
+    at::Tensor t = (z / softcap).tanh_();
+    z = t * softcap;
+    slope = t.square_().neg_().add_(1.0);
+  }
+  at::Tensor d = z.sub_(log_sum_exp.unsqueeze(1)).exp_().mul_(-grad.unsqueeze(1));
+  d.scatter_add_(1, targets.unsqueeze(1), grad.unsqueeze(1));
+  if (slope.defined()) d.mul_(slope);
+  return d;
+}
+
+// Fills log_prob and log_sum_exp [n], chunk by chunk through one buffer.
+void forward_chunks(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                    const LogProbsOptions& options, const at::Tensor& log_prob, const at::Tensor& log_sum_exp) {
+  const std::int64_t n = hidden.size(0);
+  const std::int64_t chunk = even_chunk(n, options.chunk_tokens);
+  at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
+  for (std::int64_t begin = 0; begin < n; begin += chunk) {
+    const std::int64_t rows = std::min(chunk, n - begin);
+    at::Tensor logits = buffer.narrow(0, 0, rows);
+    at::mm_out(logits, hidden.narrow(0, begin, rows), weight.t());
+    forward_rows(logits, targets.narrow(0, begin, rows), options.logit_softcap, log_prob.narrow(0, begin, rows),
+                 log_sum_exp.narrow(0, begin, rows));
+  }
+}
+
+class LogProbs : public torch::autograd::Function<LogProbs> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
+                            const at::Tensor& weight, const at::Tensor& targets, double logit_softcap,
+                            std::int64_t chunk_tokens) {
+    const auto options = hidden.options().dtype(compute_type(hidden));
+    at::Tensor log_prob = at::empty({hidden.size(0)}, options);
+    at::Tensor log_sum_exp = at::empty({hidden.size(0)}, options);
+    forward_chunks(hidden, weight, targets, {logit_softcap, chunk_tokens}, log_prob, log_sum_exp);
+    context->save_for_backward({hidden, weight, targets, log_sum_exp});
+    context->saved_data["logit_softcap"] = logit_softcap;
+    context->saved_data["chunk_tokens"] = chunk_tokens;
+    return log_prob;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &hidden = saved[0], &weight = saved[1], &targets = saved[2], &log_sum_exp = saved[3];
+    const double softcap = context->saved_data["logit_softcap"].toDouble();
+    const std::int64_t n = hidden.size(0);
+    const std::int64_t chunk = even_chunk(n, context->saved_data["chunk_tokens"].toInt());
+    const at::Tensor grad = grads[0].to(compute_type(hidden)).contiguous();
+    const bool hidden_wanted = context->needs_input_grad(0), weight_wanted = context->needs_input_grad(1);
+
+    at::Tensor hidden_grad, weight_grad;
+    if (hidden_wanted) hidden_grad = at::empty_like(hidden, at::MemoryFormat::Contiguous);
+    at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
+    for (std::int64_t begin = 0; begin < n; begin += chunk) {
+      const std::int64_t rows = std::min(chunk, n - begin);
+      const at::Tensor inputs = hidden.narrow(0, begin, rows);
+      at::Tensor logits = buffer.narrow(0, 0, rows);
+      at::mm_out(logits, inputs, weight.t());
+      const at::Tensor d = backward_rows(logits, targets.narrow(0, begin, rows), softcap,
+                                         log_sum_exp.narrow(0, begin, rows), grad.narrow(0, begin, rows))
+                               .to(hidden.scalar_type());
+      if (hidden_wanted) {
+        at::Tensor out = hidden_grad.narrow(0, begin, rows);
+        at::mm_out(out, d, weight);
+      }
+      if (weight_wanted) {
+        // Products of each chunk are rounded to the inputs' dtype at most once; their sum is kept in float32.
+        if (!weight_grad.defined()) {
+          weight_grad = at::mm(d.t(), inputs).to(compute_type(hidden));
+        } else if (weight_grad.scalar_type() == d.scalar_type()) {
+          weight_grad.addmm_(d.t(), inputs);
+        } else {
+          weight_grad.add_(at::mm(d.t(), inputs));
+        }
+      }
+    }
+    if (weight_wanted && !weight_grad.defined()) weight_grad = at::zeros_like(weight);
+    return {hidden_grad, weight_grad, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+           const LogProbsOptions& options) {
+  if (hidden.dim() != 2 || weight.dim() != 2 || targets.dim() != 1 || hidden.size(1) != weight.size(1) ||
+      targets.size(0) != hidden.size(0)) {
+    throw InputError(fmt::format("log_probs: hidden [{}], weight [{}], targets [{}], expected [n, H], [V, H], [n]",
+                                 fmt::join(hidden.sizes(), ", "), fmt::join(weight.sizes(), ", "),
+                                 fmt::join(targets.sizes(), ", ")));
+  }
+  if (!hidden.is_floating_point() || hidden.scalar_type() != weight.scalar_type() ||
+      targets.scalar_type() != at::kLong) {
+    throw InputError(fmt::format("log_probs: hidden {}, weight {}, targets {}, expected one floating dtype and int64",
+                                 at::toString(hidden.scalar_type()), at::toString(weight.scalar_type()),
+                                 at::toString(targets.scalar_type())));
+  }
+  if (hidden.device() != weight.device() || hidden.device() != targets.device()) {
+    throw InputError(fmt::format("log_probs: hidden on {}, weight on {}, targets on {}, expected one device",
+                                 hidden.device().str(), weight.device().str(), targets.device().str()));
+  }
+  if (options.chunk_tokens < 1) {
+    throw InputError(fmt::format("log_probs: chunk_tokens is {}, expected at least 1", options.chunk_tokens));
+  }
+  if (!(options.logit_softcap >= 0.0)) {
+    throw InputError(fmt::format("log_probs: logit_softcap is {}, expected 0 or more", options.logit_softcap));
+  }
+  if (targets.numel() > 0) {
+    const auto [least, most] = at::aminmax(targets);
+    const std::int64_t low = least.item<std::int64_t>(), high = most.item<std::int64_t>();
+    if (low < 0 || high >= weight.size(0)) {
+      throw InputError(fmt::format("log_probs: target {}, expected 0 to {}", low < 0 ? low : high, weight.size(0) - 1));
+    }
+  }
+}
+
+}  // namespace
+
+at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                     const LogProbsOptions& options) {
+  check(hidden, weight, targets, options);
+  const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
+  if (at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad())) {
+    return LogProbs::apply(rows, weight, ids, options.logit_softcap, options.chunk_tokens);
+  }
+
+  const c10::NoGradGuard no_grad;
+  const auto out_options = rows.options().dtype(compute_type(rows));
+  at::Tensor log_prob = at::empty({rows.size(0)}, out_options);
+  at::Tensor log_sum_exp = at::empty({rows.size(0)}, out_options);
+  if (!PackedWeight::supports(rows) || rows.size(0) == 0) {
+    forward_chunks(rows, weight, ids, options, log_prob, log_sum_exp);
+    return log_prob;
+  }
+  const PackedWeight packed = PackedWeight::pack({&weight, 1});
+  const std::int64_t chunk = even_chunk(rows.size(0), options.chunk_tokens);
+  for (std::int64_t begin = 0; begin < rows.size(0); begin += chunk) {
+    const std::int64_t count = std::min(chunk, rows.size(0) - begin);
+    forward_rows(packed.multiply(rows.narrow(0, begin, count)), ids.narrow(0, begin, count), options.logit_softcap,
+                 log_prob.narrow(0, begin, count), log_sum_exp.narrow(0, begin, count));
+  }
+  return log_prob;
+}
+
+}  // namespace sao::ops

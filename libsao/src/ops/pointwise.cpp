@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/ops/pointwise.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "ops/kernels.h"
+#include "ops/reference.h"
+
+namespace sao::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+bool has_kernel(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
+
+bool differentiable(std::initializer_list<at::Tensor> inputs) {
+  return at::GradMode::is_enabled() &&
+         std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) { return t.requires_grad(); });
+}
+
+// Rows a thread should take at least: about 16k numbers.
+std::int64_t grain(std::int64_t width) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, width)); }
+
+at::Tensor rms_norm_rows(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options,
+                         at::Tensor* inverse_rms) {
+  const at::Tensor input = x.contiguous(), scale = weight.contiguous();
+  const std::int64_t rows = input.size(0), width = input.size(1);
+  at::Tensor y = at::empty({rows, width}, input.options());
+  float* inverse = nullptr;
+  if (inverse_rms != nullptr) {
+    *inverse_rms = at::empty({rows}, input.options());
+    inverse = inverse_rms->mutable_data_ptr<float>();
+  }
+  const float offset = options.zero_centered ? 1.0f : 0.0f;
+  const float* from = input.const_data_ptr<float>();
+  const float* w = scale.const_data_ptr<float>();
+  float* to = y.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, grain(width), [&](std::int64_t begin, std::int64_t end) {
+    kernels().rms_norm(end - begin, width, from + begin * width, w, offset, static_cast<float>(options.eps),
+                       to + begin * width, inverse == nullptr ? nullptr : inverse + begin);
+  });
+  return y;
+}
+
+struct RmsNorm : torch::autograd::Function<RmsNorm> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, double eps,
+                            bool zero_centered) {
+    at::Tensor inverse_rms;
+    at::Tensor y = rms_norm_rows(x, weight, {.eps = eps, .zero_centered = zero_centered}, &inverse_rms);
+    context->save_for_backward({x, weight, inverse_rms});
+    context->saved_data["zero_centered"] = zero_centered;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor x = saved[0].contiguous(), weight = saved[1].contiguous(), y_grad = grads[0].contiguous();
+    const std::int64_t rows = x.size(0), width = x.size(1);
+    at::Tensor x_grad = at::empty_like(x);
+    // A fixed number of partial sums, so that the weight's gradient does not depend on the number of threads.
+    constexpr std::int64_t kParts = 16;
+    at::Tensor partial = at::zeros({kParts, width}, x.options());
+    const std::int64_t rows_a_part = (rows + kParts - 1) / kParts;
+    const float offset = context->saved_data["zero_centered"].toBool() ? 1.0f : 0.0f;
+    const float* xp = x.const_data_ptr<float>();
+    const float* wp = weight.const_data_ptr<float>();
+    const float* ip = saved[2].const_data_ptr<float>();
+    const float* gp = y_grad.const_data_ptr<float>();
+    float* xg = x_grad.mutable_data_ptr<float>();
+    float* wg = partial.mutable_data_ptr<float>();
+    at::parallel_for(0, kParts, rows < 64 ? kParts : 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t part = begin; part < end; ++part) {
+        const std::int64_t first = std::min(rows, part * rows_a_part), last = std::min(rows, first + rows_a_part);
+        kernels().rms_norm_backward(last - first, width, xp + first * width, wp, offset, ip + first, gp + first * width,
+                                    xg + first * width, wg + part * width);
+      }
+    });
+    return {x_grad, partial.sum(0), at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines,
+                  float sign) {
+  const std::int64_t rows = x.size(0), heads = x.size(1), head_dim = x.size(2);
+  const at::Tensor input = x.stride(2) == 1 && x.stride(1) == head_dim ? x : x.contiguous();
+  at::Tensor y = at::empty({rows, heads, head_dim}, x.options());
+  const std::int64_t* position = positions.const_data_ptr<std::int64_t>();
+  const float* from = input.const_data_ptr<float>();
+  const float* c = cosines.const_data_ptr<float>();
+  const float* s = sines.const_data_ptr<float>();
+  float* to = y.mutable_data_ptr<float>();
+  const std::int64_t width = heads * head_dim;
+  at::parallel_for(0, rows, grain(width), [&](std::int64_t begin, std::int64_t end) {
+    kernels().rotary(end - begin, heads, head_dim, from + begin * input.stride(0), input.stride(0), position + begin, c, s,
+                     sign, to + begin * width, width);
+  });
+  return y;
+}
+
+struct Rotary : torch::autograd::Function<Rotary> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& positions,
+                            const at::Tensor& cosines, const at::Tensor& sines) {
+    context->save_for_backward({positions, cosines, sines});
+    return rotate(x, positions, cosines, sines, 1.0f);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    return {rotate(grads[0], saved[0], saved[1], saved[2], -1.0f), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+GateKind kernel_kind(Gate kind) { return kind == Gate::kGeluTanh ? GateKind::kGeluTanh : GateKind::kSilu; }
+
+at::Tensor gate_rows(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
+  const bool same_layout = gate.stride(1) == 1 && up.stride(1) == 1 && gate.stride(0) == up.stride(0);
+  const at::Tensor g = same_layout ? gate : gate.contiguous(), u = same_layout ? up : up.contiguous();
+  const std::int64_t rows = g.size(0), width = g.size(1), stride = g.stride(0);
+  at::Tensor y = at::empty({rows, width}, g.options());
+  const float* gp = g.const_data_ptr<float>();
+  const float* upp = u.const_data_ptr<float>();
+  float* to = y.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, grain(width), [&](std::int64_t begin, std::int64_t end) {
+    kernels().gate(kernel_kind(kind), end - begin, width, gp + begin * stride, upp + begin * stride, stride,
+                   to + begin * width);
+  });
+  return y;
+}
+
+struct GatedActivation : torch::autograd::Function<GatedActivation> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up, std::int64_t kind) {
+    context->save_for_backward({gate, up});
+    context->saved_data["kind"] = kind;
+    return gate_rows(gate, up, static_cast<Gate>(kind));
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor gate = saved[0].contiguous(), up = saved[1].contiguous(), y_grad = grads[0].contiguous();
+    at::Tensor gate_grad = at::empty_like(gate), up_grad = at::empty_like(up);
+    const Gate kind = static_cast<Gate>(context->saved_data["kind"].toInt());
+    const float* g = gate.const_data_ptr<float>();
+    const float* u = up.const_data_ptr<float>();
+    const float* dy = y_grad.const_data_ptr<float>();
+    float* dg = gate_grad.mutable_data_ptr<float>();
+    float* du = up_grad.mutable_data_ptr<float>();
+    at::parallel_for(0, gate.numel(), 16384, [&](std::int64_t begin, std::int64_t end) {
+      kernels().gate_backward(kernel_kind(kind), end - begin, g + begin, u + begin, dy + begin, dg + begin, du + begin);
+    });
+    return {gate_grad, up_grad, at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options) {
+  if (!has_kernel(x) || !has_kernel(weight)) return reference::rms_norm(x, weight, options);
+  if (differentiable({x, weight})) return RmsNorm::apply(x, weight, options.eps, options.zero_centered);
+  return rms_norm_rows(x, weight, options, nullptr);
+}
+
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines) {
+  if (!has_kernel(x)) return reference::rotary(x, positions, cosines, sines);
+  if (differentiable({x})) return Rotary::apply(x, positions, cosines, sines);
+  return rotate(x, positions, cosines, sines, 1.0f);
+}
+
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
+  if (!has_kernel(gate)) return reference::gated_activation(gate, up, kind);
+  if (differentiable({gate, up})) return GatedActivation::apply(gate, up, static_cast<std::int64_t>(kind));
+  return gate_rows(gate, up, kind);
+}
+
+void softcap_(at::Tensor& x, double cap) {
+  if (!has_kernel(x) || !x.is_contiguous()) {
+    x.div_(cap).tanh_().mul_(cap);
+    return;
+  }
+  float* data = x.mutable_data_ptr<float>();
+  at::parallel_for(0, x.numel(), 16384, [&](std::int64_t begin, std::int64_t end) {
+    kernels().softcap(end - begin, data + begin, static_cast<float>(cap));
+  });
+}
+
+}  // namespace sao::ops

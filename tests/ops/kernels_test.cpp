@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kernel set that this machine can run, against plain loops in double.
+#include "ops/kernels.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "support/close.h"
+
+namespace sao::ops {
+namespace {
+
+std::vector<const Kernels*> runnable() {
+  std::vector<const Kernels*> sets{&kKernels_baseline};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets.push_back(&kKernels_avx2);
+  if (&kernels() == &kKernels_avx512) sets.push_back(&kKernels_avx512);
+#endif
+  return sets;
+}
+
+TEST(Kernels, GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
+  at::manual_seed(1);
+  for (const Kernels* kernel : runnable()) {
+    for (const auto& [m, n, k] : std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}}) {
+      const at::Tensor x = at::randn({m, k}), w = at::randn({n, k});
+      const std::int64_t panels = (n + kernel->panel - 1) / kernel->panel;
+      at::Tensor packed = at::empty({panels * k * kernel->panel});
+      kernel->pack(n, k, w.const_data_ptr<float>(), packed.mutable_data_ptr<float>());
+      at::Tensor y = at::full({m, n}, 7.0f);
+      kernel->gemm(m, n, k, x.const_data_ptr<float>(), k, packed.const_data_ptr<float>(), 0, panels, y.mutable_data_ptr<float>(), n);
+      EXPECT_TRUE(testing::close(y, at::linear(x.to(at::kDouble), w.to(at::kDouble)), 2e-6 * std::sqrt(k) + 1e-6, 1e-5)) << kernel->name;
+      at::Tensor alone = at::empty({m, n});
+      for (std::int64_t row = 0; row < m; ++row) {
+        for (std::int64_t p = 0; p < panels; ++p) {
+          kernel->gemm(1, n, k, x[row].const_data_ptr<float>(), k, packed.const_data_ptr<float>(), p, p + 1,
+                       alone[row].mutable_data_ptr<float>(), n);
+        }
+      }
+      EXPECT_TRUE(testing::identical(alone, y)) << kernel->name << ": a row's bits depend on the other rows";
+    }
+  }
+}
+
+TEST(Kernels, LogProbsAndTheirGradientAgreeWithDouble) {
+  at::manual_seed(2);
+  for (const Kernels* kernel : runnable()) {
+    for (const double cap : {0.0, 12.0}) {
+      for (const std::int64_t width : {1, 5, 16, 47, 1000}) {
+        const at::Tensor z = at::randn({6, width}) * 8.0, targets = at::randint(width, {6}, at::kLong), grad = at::randn({6});
+        at::Tensor logp = at::empty({6}), lse = at::empty({6}), dz = z.clone();
+        kernel->log_probs(6, width, z.const_data_ptr<float>(), static_cast<float>(cap), targets.const_data_ptr<std::int64_t>(),
+                          logp.mutable_data_ptr<float>(), lse.mutable_data_ptr<float>());
+        kernel->log_probs_backward(6, width, dz.mutable_data_ptr<float>(), static_cast<float>(cap),
+                                   targets.const_data_ptr<std::int64_t>(), lse.const_data_ptr<float>(), grad.const_data_ptr<float>());
+        const at::Tensor zd = z.to(at::kDouble);
+        const at::Tensor t = cap > 0 ? at::tanh(zd / cap) : zd;
+        const at::Tensor capped = cap > 0 ? t * cap : zd;
+        const at::Tensor all = at::log_softmax(capped, -1);
+        EXPECT_TRUE(testing::close(logp, all.gather(1, targets.unsqueeze(1)).squeeze(1), 3e-6, 1e-6)) << kernel->name;
+        const at::Tensor onehot = at::zeros_like(all).scatter_(1, targets.unsqueeze(1), 1.0);
+        const at::Tensor slope = cap > 0 ? 1.0 - t * t : at::ones_like(t);
+        EXPECT_TRUE(testing::close(dz, grad.to(at::kDouble).unsqueeze(1) * (onehot - all.exp()) * slope, 2e-6, 1e-5)) << kernel->name;
+      }
+    }
+  }
+}
+
+TEST(Kernels, SoftcapKeepsSmallValues) {
+  for (const Kernels* kernel : runnable()) {
+    at::Tensor z = at::cat({at::linspace(-200, 200, 999), at::tensor({1e-6, -1e-6, 0.0}, at::kFloat)});
+    const at::Tensor expected = at::tanh(z.to(at::kDouble) / 30.0) * 30.0;
+    kernel->softcap(z.numel(), z.mutable_data_ptr<float>(), 30.0f);
+    EXPECT_TRUE(testing::close(z, expected, 0.0, 1e-6)) << kernel->name;
+  }
+}
+
+}  // namespace
+}  // namespace sao::ops

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops of a decoder layer against their plain LibTorch twins, values and gradients.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "ops/reference.h"
+#include "sao/ops/attention.h"
+#include "sao/ops/linear.h"
+#include "sao/ops/pointwise.h"
+#include "support/close.h"
+
+namespace sao::ops {
+namespace {
+
+using testing::close;
+
+at::Tensor leaf(at::Tensor t) { return t.set_requires_grad(true); }
+
+// Gradients of sum(out * weight) with respect to the inputs.
+std::vector<at::Tensor> gradients(const at::Tensor& out, const std::vector<at::Tensor>& inputs) {
+  at::manual_seed(99);
+  return torch::autograd::grad({out}, inputs, {at::randn(out.sizes()).to(out.scalar_type())});
+}
+
+TEST(RmsNorm, AgreesWithItsTwin) {
+  at::manual_seed(1);
+  for (const bool zero_centered : {false, true}) {
+    for (const std::int64_t width : {3, 40, 48, 130}) {
+      const at::Tensor x = leaf(at::randn({37, width})), w = leaf(at::randn({width}));
+      const RmsNormOptions options{.eps = 1e-5, .zero_centered = zero_centered};
+      const at::Tensor actual = rms_norm(x, w, options), expected = reference::rms_norm(x, w, options);
+      EXPECT_TRUE(close(actual, expected, 2e-6, 2e-6));
+      const auto a = gradients(actual, {x, w}), e = gradients(expected, {x, w});
+      EXPECT_TRUE(close(a[0], e[0], 3e-6, 1e-5));
+      EXPECT_TRUE(close(a[1], e[1], 2e-5, 1e-5));
+    }
+  }
+}
+
+TEST(Rotary, AgreesWithItsTwinAndKeepsLengths) {
+  at::manual_seed(2);
+  const at::Tensor x = leaf(at::randn({11, 3, 24})), positions = at::randint(50, {11}, at::kLong);
+  const at::Tensor angles = at::rand({50, 12}) * 6.0, c = at::cos(angles), s = at::sin(angles);
+  const at::Tensor actual = rotary(x, positions, c, s), expected = reference::rotary(x, positions, c, s);
+  EXPECT_TRUE(close(actual, expected, 1e-6));
+  EXPECT_TRUE(close(gradients(actual, {x})[0], gradients(expected, {x})[0], 1e-6));
+  EXPECT_TRUE(close(actual.norm(2, -1), x.norm(2, -1), 1e-5));
+}
+
+TEST(GatedActivation, AgreesWithItsTwin) {
+  at::manual_seed(3);
+  for (const Gate kind : {Gate::kGeluTanh, Gate::kSilu}) {
+    const at::Tensor gate = leaf(at::randn({19, 45}) * 3.0), up = leaf(at::randn({19, 45}));
+    const at::Tensor actual = gated_activation(gate, up, kind), expected = reference::gated_activation(gate, up, kind);
+    EXPECT_TRUE(close(actual, expected, 2e-6, 2e-6));
+    const auto a = gradients(actual, {gate, up}), e = gradients(expected, {gate, up});
+    EXPECT_TRUE(close(a[0], e[0], 3e-6, 1e-5));
+    EXPECT_TRUE(close(a[1], e[1], 3e-6, 1e-5));
+  }
+}
+
+struct AttentionCase {
+  std::int64_t heads, kv_heads, head_dim, window;
+  double softcap;
+};
+
+class Attention : public ::testing::TestWithParam<AttentionCase> {};
+
+TEST_P(Attention, PackedAgreesWithItsTwinAndItsGradientToo) {
+  const AttentionCase& p = GetParam();
+  at::manual_seed(4);
+  const at::Tensor starts = at::tensor({0, 1, 6, 23, 60, 93}, at::kLong);
+  const at::Tensor q = leaf(at::randn({93, p.heads, p.head_dim})), k = leaf(at::randn({93, p.kv_heads, p.head_dim}));
+  const at::Tensor v = leaf(at::randn({93, p.kv_heads, p.head_dim}));
+  const AttentionOptions options{.scale = 0.7, .softcap = p.softcap, .window = p.window};
+  const at::Tensor actual = packed_attention(q, k, v, starts, options);
+  const at::Tensor expected = reference::packed_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), starts, options);
+  EXPECT_TRUE(close(actual, expected, 3e-6, 1e-5));
+  const auto a = gradients(actual, {q, k, v}), e = gradients(expected, {q, k, v});
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(a[i], e[i], 2e-5, 2e-5)) << "input " << i;
+}
+
+TEST_P(Attention, PagedEqualsPackedBitForBitHoweverTheSequenceIsCut) {
+  const AttentionCase& p = GetParam();
+  at::manual_seed(5);
+  const std::int64_t length = 53;
+  const at::Tensor q = at::randn({length, p.heads, p.head_dim}), k = at::randn({length, p.kv_heads, p.head_dim});
+  const at::Tensor v = at::randn({length, p.kv_heads, p.head_dim});
+  const AttentionOptions options{.scale = 0.7, .softcap = p.softcap, .window = p.window};
+  const at::Tensor whole = packed_attention(q, k, v, at::tensor({std::int64_t{0}, length}), options);
+  const at::Tensor table = at::tensor({4, 1, 3, 0}, at::kInt).unsqueeze(0);
+  for (const std::int64_t step : {1, 7, 53}) {
+    at::Tensor keys = at::zeros({5, p.kv_heads, p.head_dim, kCacheBlock}), values = at::zeros({5, p.kv_heads, kCacheBlock, p.head_dim});
+    for (std::int64_t begin = 0; begin < length; begin += step) {
+      const std::int64_t n = std::min(step, length - begin);
+      const at::Tensor positions = at::arange(begin, begin + n);
+      const at::Tensor slots = table[0].to(at::kLong).index_select(0, positions.div(kCacheBlock, "floor")) * kCacheBlock + positions.remainder(kCacheBlock);
+      append_to_cache(k.narrow(0, begin, n), v.narrow(0, begin, n), slots, keys, values);
+      const at::Tensor out = paged_attention(q.narrow(0, begin, n), keys, values, at::tensor({std::int64_t{0}, n}),
+                                             at::tensor({begin + n}), table, options);
+      EXPECT_TRUE(testing::identical(out, whole.narrow(0, begin, n))) << "step " << step << " at " << begin;
+      const at::Tensor twin = reference::paged_attention(q.narrow(0, begin, n), keys, values, at::tensor({std::int64_t{0}, n}),
+                                                         at::tensor({begin + n}), table, options);
+      EXPECT_TRUE(close(out, twin, 3e-6, 1e-5));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Attention,
+                         ::testing::Values(AttentionCase{4, 2, 16, 0, 0.0}, AttentionCase{4, 2, 16, 5, 6.0},
+                                           AttentionCase{3, 1, 8, 16, 50.0}, AttentionCase{2, 2, 80, 0, 6.0},
+                                           AttentionCase{6, 2, 36, 1, 0.0}));
+
+TEST(Linear, RowsDoNotDependOnEachOther) {
+  at::manual_seed(6);
+  const at::Tensor x = at::randn({300, 77}), w1 = at::randn({130, 77}), w2 = at::randn({5, 77});
+  const std::vector<at::Tensor> weights{w1, w2};
+  const at::Tensor all = PackedWeight::pack(weights).multiply(x);
+  EXPECT_TRUE(close(all, at::cat({at::linear(x, w1), at::linear(x, w2)}, 1), 1e-4));
+  for (const std::int64_t rows : {1, 7, 64}) {
+    EXPECT_TRUE(testing::identical(ops::linear(x.narrow(0, 11, rows), w1), all.narrow(0, 11, rows).narrow(1, 0, 130)));
+  }
+}
+
+}  // namespace
+}  // namespace sao::ops
