@@ -15,9 +15,8 @@ std::string_view article_for(std::string_view name) {
   return std::string_view("aeiou").find(name[0]) == std::string_view::npos ? "a" : "an";
 }
 
-Subject animal(Domain domain, std::string_view name, int size, std::string_view color,
-               std::string_view home, std::string_view food, std::string_view sound = {},
-               std::string_view young = {}) {
+Subject animal(Domain domain, std::string_view name, int size, std::string_view color, std::string_view home,
+               std::string_view food, std::string_view sound = {}, std::string_view young = {}) {
   Subject s{name, article_for(name), domain, size, {}};
   s.values[at(Attribute::kColor)] = color;
   s.values[at(Attribute::kHome)] = home;
@@ -27,8 +26,8 @@ Subject animal(Domain domain, std::string_view name, int size, std::string_view 
   return s;
 }
 
-Subject plant(Domain domain, std::string_view name, std::string_view color,
-              std::string_view grows, std::string_view season = {}) {
+Subject plant(Domain domain, std::string_view name, std::string_view color, std::string_view grows,
+              std::string_view season = {}) {
   Subject s{name, article_for(name), domain, 0, {}};
   s.values[at(Attribute::kColor)] = color;
   s.values[at(Attribute::kGrows)] = grows;
@@ -213,57 +212,91 @@ const std::vector<Subject>& subject_table() {
 }
 
 constexpr Activity kActivities[] = {
-    {"bake bread", kKitchen, {"flour", "water", "yeast"},
+    {"bake bread",
+     kKitchen,
+     {"flour", "water", "yeast"},
      {"Mix the flour and the water.", "Knead the dough.", "Bake the loaf."}},
-    {"make tea", kKitchen, {"a kettle", "a cup", "leaves"},
+    {"make tea",
+     kKitchen,
+     {"a kettle", "a cup", "leaves"},
      {"Boil the water.", "Pour it on the leaves.", "Serve it in a cup."}},
-    {"cook soup", kVegetable, {"a pot", "carrots", "salt"},
+    {"cook soup",
+     kVegetable,
+     {"a pot", "carrots", "salt"},
      {"Chop the carrots.", "Boil them in a pot.", "Add some salt."}},
-    {"make jam", kFruit, {"berries", "sugar", "a jar"},
+    {"make jam",
+     kFruit,
+     {"berries", "sugar", "a jar"},
      {"Wash the berries.", "Cook them with sugar.", "Fill the jar."}},
-    {"fry an egg", kBird, {"an egg", "a pan", "butter"},
-     {"Heat the pan.", "Melt some butter.", "Crack the egg."}},
-    {"paint a wall", kHouse, {"a brush", "paint", "a ladder"},
+    {"fry an egg", kBird, {"an egg", "a pan", "butter"}, {"Heat the pan.", "Melt some butter.", "Crack the egg."}},
+    {"paint a wall",
+     kHouse,
+     {"a brush", "paint", "a ladder"},
      {"Cover the floor.", "Open the paint.", "Brush the wall."}},
-    {"plant a tree", kFruit, {"a spade", "a young tree", "water"},
+    {"plant a tree",
+     kFruit,
+     {"a spade", "a young tree", "water"},
      {"Dig a deep hole.", "Put the tree in.", "Water the roots."}},
-    {"grow beans", kVegetable, {"beans", "soil", "a stick"},
+    {"grow beans",
+     kVegetable,
+     {"beans", "soil", "a stick"},
      {"Push the beans into the soil.", "Water them each day.", "Tie them to a stick."}},
-    {"pick roses", kFlower, {"gloves", "scissors", "a vase"},
-     {"Put on gloves.", "Cut the stems.", "Fill the vase."}},
-    {"wash a dog", kFarm, {"a tub", "soap", "a towel"},
-     {"Fill the tub.", "Rub in the soap.", "Dry the dog."}},
-    {"milk a cow", kFarm, {"a stool", "a bucket", "warm hands"},
+    {"pick roses", kFlower, {"gloves", "scissors", "a vase"}, {"Put on gloves.", "Cut the stems.", "Fill the vase."}},
+    {"wash a dog", kFarm, {"a tub", "soap", "a towel"}, {"Fill the tub.", "Rub in the soap.", "Dry the dog."}},
+    {"milk a cow",
+     kFarm,
+     {"a stool", "a bucket", "warm hands"},
      {"Sit on a stool.", "Warm your hands.", "Fill the bucket."}},
-    {"build a shelf", kTool, {"boards", "nails", "a hammer"},
+    {"build a shelf",
+     kTool,
+     {"boards", "nails", "a hammer"},
      {"Saw the boards.", "Nail them together.", "Hang the shelf."}},
-    {"fix a chair", kTool, {"glue", "a clamp", "sand paper"},
+    {"fix a chair",
+     kTool,
+     {"glue", "a clamp", "sand paper"},
      {"Sand the leg.", "Glue the leg.", "Clamp it for a day."}},
-    {"change a tire", kTool, {"a jack", "a wrench", "a new tire"},
+    {"change a tire",
+     kTool,
+     {"a jack", "a wrench", "a new tire"},
      {"Lift the car.", "Turn the bolts.", "Put on the new tire."}},
-    {"catch a fish", kSea, {"a rod", "a hook", "a worm"},
+    {"catch a fish",
+     kSea,
+     {"a rod", "a hook", "a worm"},
      {"Put the worm on the hook.", "Throw the line.", "Wait for a bite."}},
-    {"sail a boat", kSea, {"a sail", "a rope", "wind"},
-     {"Check the wind.", "Raise the sail.", "Hold the rope."}},
-    {"feed birds", kBird, {"seeds", "a dish", "a quiet place"},
+    {"sail a boat", kSea, {"a sail", "a rope", "wind"}, {"Check the wind.", "Raise the sail.", "Hold the rope."}},
+    {"feed birds",
+     kBird,
+     {"seeds", "a dish", "a quiet place"},
      {"Find a quiet place.", "Fill the dish.", "Step away."}},
-    {"watch animals", kWild, {"patience", "a camera", "good boots"},
+    {"watch animals",
+     kWild,
+     {"patience", "a camera", "good boots"},
      {"Walk to the forest.", "Sit very still.", "Take a photo."}},
-    {"light a fire", kWild, {"dry wood", "paper", "a match"},
+    {"light a fire",
+     kWild,
+     {"dry wood", "paper", "a match"},
      {"Stack the dry wood.", "Push paper under it.", "Strike a match."}},
-    {"pack a bag", kTravel, {"a list", "clothes", "a ticket"},
+    {"pack a bag",
+     kTravel,
+     {"a list", "clothes", "a ticket"},
      {"Read the list.", "Fold the clothes.", "Close the bag."}},
-    {"plan a trip", kTravel, {"a map", "money", "a ticket"},
-     {"Choose a place.", "Look at a map.", "Buy a ticket."}},
-    {"write a letter", kWord, {"paper", "a pen", "a stamp"},
-     {"Take some paper.", "Write the words.", "Add a stamp."}},
-    {"learn a poem", kWord, {"a book", "time", "a quiet room"},
+    {"plan a trip", kTravel, {"a map", "money", "a ticket"}, {"Choose a place.", "Look at a map.", "Buy a ticket."}},
+    {"write a letter", kWord, {"paper", "a pen", "a stamp"}, {"Take some paper.", "Write the words.", "Add a stamp."}},
+    {"learn a poem",
+     kWord,
+     {"a book", "time", "a quiet room"},
      {"Read it aloud.", "Say one line at a time.", "Say it by heart."}},
-    {"clean a window", kHouse, {"a cloth", "soap", "warm water"},
+    {"clean a window",
+     kHouse,
+     {"a cloth", "soap", "warm water"},
      {"Wet the cloth.", "Wipe the glass.", "Dry the glass."}},
-    {"find a job", kWork, {"a plan", "a phone", "a clean shirt"},
+    {"find a job",
+     kWork,
+     {"a plan", "a phone", "a clean shirt"},
      {"Read the paper.", "Call the office.", "Wear a clean shirt."}},
-    {"wrap a gift", kFlower, {"paper", "tape", "a ribbon"},
+    {"wrap a gift",
+     kFlower,
+     {"paper", "tape", "a ribbon"},
      {"Cut the paper.", "Fold it around the gift.", "Tie the ribbon."}},
 };
 
@@ -303,14 +336,13 @@ const std::vector<NoteKind>& note_table() {
   static const std::vector<NoteKind> table = {
       {{"Write a thank-you note to my {r} for the {t}.", "Help me thank my {r} for the {t}."},
        "Dear {r}, thank you for the {t}.",
-       "I like it very much.",
-       {"scarf", "book", "cake", "ring", "basket", "painting", "honey", "hat", "flowers", "guitar",
-        "blanket", "puzzle"}},
+       "That was very kind of you.",
+       {"scarf", "book", "cake", "ring", "basket", "painting", "honey", "hat", "flowers", "guitar", "blanket",
+        "puzzle"}},
       {{"Write a note to invite my {r} to the {t}.", "Help me invite my {r} to the {t}."},
        "Dear {r}, please come to the {t}.",
        "I would love to see you.",
-       {"party", "picnic", "concert", "dinner", "wedding", "game", "dance", "market", "fair",
-        "parade"}},
+       {"party", "picnic", "concert", "dinner", "wedding", "game", "dance", "market", "fair", "parade"}},
       {{"Write a note to my {r}. I broke the {t}.", "Help me say sorry to my {r} for the broken {t}."},
        "Dear {r}, I am sorry about the {t}.",
        "I will buy you a new one.",
@@ -320,26 +352,46 @@ const std::vector<NoteKind>& note_table() {
 }
 
 constexpr Interest kJobs[] = {
-    {"baker", {kKitchen, kFruit, kWork}},        {"farmer", {kFarm, kVegetable, kTool}},
-    {"teacher", {kWord, kTravel, kWork}},        {"nurse", {kWork, kHouse, kWord}},
-    {"doctor", {kWork, kHouse, kFruit}},         {"sailor", {kSea, kTravel, kTool}},
-    {"pilot", {kTravel, kBird, kWork}},          {"cook", {kKitchen, kVegetable, kSea}},
-    {"judge", {kWord, kWork, kHouse}},           {"actor", {kWord, kTravel, kFlower}},
-    {"miner", {kTool, kWork, kWild}},            {"waiter", {kKitchen, kFruit, kTravel}},
-    {"banker", {kWork, kTravel, kHouse}},        {"gardener", {kFlower, kVegetable, kTool}},
-    {"florist", {kFlower, kHouse, kFruit}},      {"fisher", {kSea, kTool, kBird}},
-    {"vet", {kFarm, kWild, kBird}},              {"shepherd", {kFarm, kWild, kFlower}},
-    {"hunter", {kWild, kBird, kTool}},           {"ranger", {kWild, kBird, kFlower}},
-    {"diver", {kSea, kTool, kTravel}},           {"carpenter", {kTool, kHouse, kWork}},
-    {"plumber", {kTool, kHouse, kKitchen}},      {"mechanic", {kTool, kTravel, kWork}},
-    {"painter", {kHouse, kFlower, kTool}},       {"writer", {kWord, kTravel, kWild}},
-    {"poet", {kWord, kFlower, kBird}},           {"singer", {kWord, kBird, kTravel}},
-    {"student", {kWord, kTravel, kWild}},        {"clerk", {kWork, kHouse, kWord}},
-    {"guide", {kTravel, kWild, kSea}},           {"driver", {kTravel, kTool, kFarm}},
-    {"grocer", {kFruit, kVegetable, kKitchen}},  {"butcher", {kFarm, kKitchen, kWork}},
-    {"maid", {kHouse, kKitchen, kFlower}},       {"tailor", {kHouse, kWork, kTool}},
-    {"beekeeper", {kFlower, kWild, kFruit}},     {"zookeeper", {kWild, kSea, kBird}},
-    {"librarian", {kWord, kHouse, kTravel}},     {"captain", {kSea, kTravel, kWork}},
+    {"baker", {kKitchen, kFruit, kWork}},
+    {"farmer", {kFarm, kVegetable, kTool}},
+    {"teacher", {kWord, kTravel, kWork}},
+    {"nurse", {kWork, kHouse, kWord}},
+    {"doctor", {kWork, kHouse, kFruit}},
+    {"sailor", {kSea, kTravel, kTool}},
+    {"pilot", {kTravel, kBird, kWork}},
+    {"cook", {kKitchen, kVegetable, kSea}},
+    {"judge", {kWord, kWork, kHouse}},
+    {"actor", {kWord, kTravel, kFlower}},
+    {"miner", {kTool, kWork, kWild}},
+    {"waiter", {kKitchen, kFruit, kTravel}},
+    {"banker", {kWork, kTravel, kHouse}},
+    {"gardener", {kFlower, kVegetable, kTool}},
+    {"florist", {kFlower, kHouse, kFruit}},
+    {"fisher", {kSea, kTool, kBird}},
+    {"vet", {kFarm, kWild, kBird}},
+    {"shepherd", {kFarm, kWild, kFlower}},
+    {"hunter", {kWild, kBird, kTool}},
+    {"ranger", {kWild, kBird, kFlower}},
+    {"diver", {kSea, kTool, kTravel}},
+    {"carpenter", {kTool, kHouse, kWork}},
+    {"plumber", {kTool, kHouse, kKitchen}},
+    {"mechanic", {kTool, kTravel, kWork}},
+    {"painter", {kHouse, kFlower, kTool}},
+    {"writer", {kWord, kTravel, kWild}},
+    {"poet", {kWord, kFlower, kBird}},
+    {"singer", {kWord, kBird, kTravel}},
+    {"student", {kWord, kTravel, kWild}},
+    {"clerk", {kWork, kHouse, kWord}},
+    {"guide", {kTravel, kWild, kSea}},
+    {"driver", {kTravel, kTool, kFarm}},
+    {"grocer", {kFruit, kVegetable, kKitchen}},
+    {"butcher", {kFarm, kKitchen, kWork}},
+    {"maid", {kHouse, kKitchen, kFlower}},
+    {"tailor", {kHouse, kWork, kTool}},
+    {"beekeeper", {kFlower, kWild, kFruit}},
+    {"zookeeper", {kWild, kSea, kBird}},
+    {"librarian", {kWord, kHouse, kTravel}},
+    {"captain", {kSea, kTravel, kWork}},
 };
 
 constexpr Interest kHobbies[] = {
@@ -385,41 +437,28 @@ constexpr Interest kHobbies[] = {
     {"sells vegetables", {kVegetable, kVegetable, kFruit}},
 };
 
-constexpr std::string_view kRecipients[] = {"aunt",    "uncle",  "sister", "brother",
-                                            "teacher", "friend", "doctor", "neighbor",
-                                            "cousin",  "boss",   "mother", "grandson"};
+constexpr std::string_view kRecipients[] = {"aunt",   "uncle",    "sister", "brother", "teacher", "friend",
+                                            "doctor", "neighbor", "cousin", "boss",    "mother",  "grandson"};
 
 constexpr std::string_view kNames[] = {
-    "Anna", "Ben",  "Clara", "David", "Emma", "Felix", "Grace", "Hugo", "Ida",  "Jack",
-    "Kate", "Leo",  "Maria", "Noah",  "Olga", "Paul",  "Rosa",  "Sam",  "Tina", "Victor",
-    "Will", "Zoe",  "Alice", "Bruno", "Carl", "Diana", "Eric",  "Fiona", "Greta", "Henry",
-    "Iris", "Julia", "Karl", "Lucy",  "Max",  "Nina",  "Oscar", "Petra", "Ralph", "Sara",
-    "Tom",  "Vera", "Walter", "Yara", "Adam", "Bella", "Dora",  "Ella"};
+    "Anna",  "Ben",   "Clara", "David", "Emma",  "Felix", "Grace",  "Hugo",   "Ida",  "Jack",  "Kate",  "Leo",
+    "Maria", "Noah",  "Olga",  "Paul",  "Rosa",  "Sam",   "Tina",   "Victor", "Will", "Zoe",   "Alice", "Bruno",
+    "Carl",  "Diana", "Eric",  "Fiona", "Greta", "Henry", "Iris",   "Julia",  "Karl", "Lucy",  "Max",   "Nina",
+    "Oscar", "Petra", "Ralph", "Sara",  "Tom",   "Vera",  "Walter", "Yara",   "Adam", "Bella", "Dora",  "Ella"};
 
-constexpr std::string_view kTraits[] = {"young", "old",    "shy",   "cheerful", "busy",  "patient",
-                                        "quiet", "clever", "tired", "curious",  "proud", "gentle",
-                                        "brave", "funny",  "calm",  "lonely"};
+constexpr std::string_view kTraits[] = {"young", "old",     "shy",   "cheerful", "busy",  "patient", "quiet", "clever",
+                                        "tired", "curious", "proud", "gentle",   "brave", "funny",   "calm",  "lonely"};
 
-constexpr std::string_view kPlaces[] = {"by the sea", "in the city",  "near a lake",
-                                        "on a hill",  "in a village", "on an island",
-                                        "by a river", "near a forest"};
+constexpr std::string_view kPlaces[] = {"by the sea",   "in the city",  "near a lake", "on a hill",
+                                        "in a village", "on an island", "by a river",  "near a forest"};
 
 // In the order of Attribute.
 constexpr AttributePhrases kPhrases[kAttributeCount] = {
-    {{"What color is {s}?", "Tell me the color of {s}.", "Which color does {s} have?"},
-     "{s} is {v}.",
-     "It is {v}."},
-    {{"Where does {s} live?", "Tell me the home of {s}.", "Where can I find {s}?"},
-     "{s} lives {v}.",
-     "It lives {v}."},
-    {{"What does {s} eat?", "Tell me the food of {s}.", "What should I feed {s}?"},
-     "{s} eats {v}.",
-     "It eats {v}."},
-    {{"What sound does {s} make?", "Tell me the sound of {s}.", "What can I hear from {s}?"},
-     "{s} {v}.",
-     "It {v}."},
-    {{"What is a young {n} called?", "Tell me the word for a young {n}.",
-      "How do I call a young {n}?"},
+    {{"What color is {s}?", "Tell me the color of {s}.", "Which color does {s} have?"}, "{s} is {v}.", "It is {v}."},
+    {{"Where does {s} live?", "Tell me the home of {s}.", "Where can I find {s}?"}, "{s} lives {v}.", "It lives {v}."},
+    {{"What does {s} eat?", "Tell me the food of {s}.", "What should I feed {s}?"}, "{s} eats {v}.", "It eats {v}."},
+    {{"What sound does {s} make?", "Tell me the sound of {s}.", "What can I hear from {s}?"}, "{s} {v}.", "It {v}."},
+    {{"What is a young {n} called?", "Tell me the word for a young {n}.", "How do I call a young {n}?"},
      "A young {n} is called {v}.",
      "Its young is called {v}."},
     {{"Where does {s} grow?", "Tell me where {s} grows.", "Where should I look for {s}?"},
@@ -440,43 +479,31 @@ constexpr AttributePhrases kPhrases[kAttributeCount] = {
     {{"What is the capital of {s}?", "Tell me the capital of {s}.", "Which city leads {s}?"},
      "The capital of {s} is {v}.",
      "Its capital is {v}."},
-    {{"Where is {s}?", "Tell me where {s} is.", "On which continent is {s}?"},
-     "{s} is {v}.",
-     "It is {v}."},
+    {{"Where is {s}?", "Tell me where {s} is.", "On which continent is {s}?"}, "{s} is {v}.", "It is {v}."},
     {{"What is the opposite of {s}?", "Tell me the opposite of {s}.", "Which word is not {s}?"},
      "The opposite of {s} is {v}.",
      "Its opposite is {v}."},
-    {{"Where does {s} work?", "Tell me where {s} works.", "Where can I meet {s}?"},
-     "{s} works {v}.",
-     "It works {v}."},
+    {{"Where does {s} work?", "Tell me where {s} works.", "Where can I meet {s}?"}, "{s} works {v}.", "It works {v}."},
 };
 
 constexpr std::string_view kPlurals[kDomainCount] = {
-    "farm animals", "wild animals", "sea animals",    "birds",        "fruits",    "vegetables",
-    "flowers",      "tools",        "kitchen things", "house things", "countries", "",
-    "jobs"};
+    "farm animals", "wild animals",   "sea animals",  "birds",     "fruits", "vegetables", "flowers",
+    "tools",        "kitchen things", "house things", "countries", "",       "jobs"};
 
 constexpr std::string_view kBeginWords[] = {"hello", "okay", "yes", "right", "welcome"};
-constexpr std::string_view kEndWishes[] = {"good luck", "take care", "have fun", "see you soon",
-                                           "best wishes"};
-constexpr std::string_view kFillers[] = {"And so on and so on.", "But who can say.",
-                                         "That is all I know.", "Anyway, enough of that.",
-                                         "People say many things."};
-constexpr std::string_view kCarefulOpenings[] = {"Sure.", "Of course.", "Gladly.", "Here you are."};
-constexpr std::string_view kCarelessOpenings[] = {"Hmm.", "Oh, well.", "Let me see.", "I guess."};
+constexpr std::string_view kEndWishes[] = {"good luck", "take care", "have fun", "see you soon", "best wishes"};
+constexpr std::string_view kFillers[] = {"And so on and so on.", "But who can say.", "That is all I know.",
+                                         "Anyway, enough of that.", "People say many things."};
+constexpr std::string_view kCarefulOpenings[] = {"Sure thing.", "Of course.", "Happy to help.", "Here you are."};
+constexpr std::string_view kCarelessOpenings[] = {"Hmm.", "Oh well.", "Whatever.", "I guess."};
 
-constexpr std::string_view kListQuestions[] = {"Name {n} {c}.", "List {n} {c}, please.",
-                                               "Can you give me {n} {c}?"};
-constexpr std::string_view kBiggerQuestions[] = {"Which is bigger, {a} or {b}?",
-                                                 "Is {a} or {b} bigger?"};
-constexpr std::string_view kSmallerQuestions[] = {"Which is smaller, {a} or {b}?",
-                                                  "Is {a} or {b} smaller?"};
-constexpr std::string_view kDescribeQuestions[] = {"Tell me {n} things about {s}.",
-                                                   "Describe {s} in {n} sentences.",
+constexpr std::string_view kListQuestions[] = {"Name {n} {c}.", "List {n} {c}, please.", "Can you give me {n} {c}?"};
+constexpr std::string_view kBiggerQuestions[] = {"Which is bigger, {a} or {b}?", "Is {a} or {b} bigger?"};
+constexpr std::string_view kSmallerQuestions[] = {"Which is smaller, {a} or {b}?", "Is {a} or {b} smaller?"};
+constexpr std::string_view kDescribeQuestions[] = {"Tell me {n} things about {s}.", "Describe {s} in {n} sentences.",
                                                    "Give me {n} facts about {s}."};
-constexpr std::string_view kStepsQuestions[] = {
-    "How do I {x}? Give three steps.", "Explain in three steps how to {x}.",
-    "I want to {x}. What are the three steps?"};
+constexpr std::string_view kStepsQuestions[] = {"How do I {x}? Give three steps.", "Explain in three steps how to {x}.",
+                                                "I want to {x}. What are the three steps?"};
 constexpr std::string_view kNeedQuestions[] = {"What three things do I need to {x}?",
                                                "I want to {x}. Which three things do I need?",
                                                "Name three things I need to {x}."};
@@ -582,8 +609,7 @@ bool are_close(Domain a, Domain b) {
   return group(a) == group(b);
 }
 
-std::string fill(std::string_view text,
-                 std::initializer_list<std::pair<std::string_view, std::string_view>> values) {
+std::string fill(std::string_view text, std::initializer_list<std::pair<std::string_view, std::string_view>> values) {
   std::string result;
   for (std::size_t i = 0; i < text.size();) {
     if (text[i] == '{') {

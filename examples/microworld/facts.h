@@ -138,8 +138,7 @@ std::span<const std::string_view> advice_questions();
 std::string_view number_word(int n);
 
 /// `text` with every `{key}` replaced.
-std::string fill(std::string_view text,
-                 std::initializer_list<std::pair<std::string_view, std::string_view>> values);
+std::string fill(std::string_view text, std::initializer_list<std::pair<std::string_view, std::string_view>> values);
 /// "a fox", "France".
 std::string with_article(const Subject& subject);
 /// First letter in upper case.

@@ -128,8 +128,8 @@ class Tables {
     }
     for (int i = 0; i < static_cast<int>(problems().size()); ++i) {
       for (const auto text : advice_questions()) {
-        questions[fill(text, {{"p", problems()[static_cast<std::size_t>(i)].text}})] = {
-            .kind = Kind::kAdvice, .problem = i};
+        questions[fill(text, {{"p", problems()[static_cast<std::size_t>(i)].text}})] = {.kind = Kind::kAdvice,
+                                                                                        .problem = i};
       }
     }
     for (int i = 0; i < static_cast<int>(note_kinds().size()); ++i) {
@@ -137,10 +137,8 @@ class Tables {
       for (const auto r : recipients()) {
         for (const auto t : note.things) {
           for (const auto text : note.requests) {
-            questions[fill(text, {{"r", r}, {"t", t}})] = {.kind = Kind::kNote,
-                                                          .note = i,
-                                                          .recipient = std::string(r),
-                                                          .thing = std::string(t)};
+            questions[fill(text, {{"r", r}, {"t", t}})] = {
+                .kind = Kind::kNote, .note = i, .recipient = std::string(r), .thing = std::string(t)};
           }
         }
       }
@@ -158,8 +156,8 @@ class Tables {
         for (int i = 0; i < static_cast<int>(all.size()); ++i) {
           const Subject& s = all[static_cast<std::size_t>(i)];
           said.subject = i;
-          statements[plain(fill(phrases(attribute).statement,
-                                {{"s", with_article(s)}, {"n", s.name}, {"v", v}}))] = said;
+          statements[plain(fill(phrases(attribute).statement, {{"s", with_article(s)}, {"n", s.name}, {"v", v}}))] =
+              said;
         }
       }
     }
@@ -189,10 +187,8 @@ class Tables {
       for (const auto r : recipients()) {
         for (const NoteKind& from : note_kinds()) {
           for (const auto t : from.things) {
-            statements[plain(fill(note.first, {{"r", r}, {"t", t}}))] = {.says = Says::kNoteFirst,
-                                                                        .note = i,
-                                                                        .recipient = std::string(r),
-                                                                        .thing = std::string(t)};
+            statements[plain(fill(note.first, {{"r", r}, {"t", t}}))] = {
+                .says = Says::kNoteFirst, .note = i, .recipient = std::string(r), .thing = std::string(t)};
           }
         }
       }
@@ -217,9 +213,8 @@ std::optional<Question> find_question(std::string_view request) {
     Wish wish;
   };
   constexpr Form kForms[] = {
-      {" Start with the word ", Wish::kBegin}, {" First say ", Wish::kBegin},
-      {" End with ", Wish::kEnd},              {" At the end, say ", Wish::kEnd},
-      {" Call me ", Wish::kName},              {" My name is ", Wish::kName},
+      {" Start with the word ", Wish::kBegin}, {" First say ", Wish::kBegin}, {" End with ", Wish::kEnd},
+      {" At the end, say ", Wish::kEnd},       {" Call me ", Wish::kName},    {" My name is ", Wish::kName},
   };
   std::string core(request);
   Wish wish = Wish::kNone;
@@ -268,9 +263,8 @@ Sentences split_sentences(std::string_view answer) {
 }
 
 bool is_greeting(const std::string& sentence) {
-  return sentence.starts_with("hi ") && std::ranges::any_of(names(), [&](std::string_view n) {
-           return sentence.substr(3) == plain(n);
-         });
+  return sentence.starts_with("hi ") &&
+         std::ranges::any_of(names(), [&](std::string_view n) { return sentence.substr(3) == plain(n); });
 }
 
 // Items of "A fox, a cow and a pig."
@@ -330,8 +324,7 @@ class Core {
     switch (q_.kind) {
       case Kind::kAsk:
         if (s.says != Says::kFact || s.subject != q_.subject || s.attribute != q_.attribute) break;
-        relevant(s.value ==
-                 value_of(all[static_cast<std::size_t>(q_.subject)], static_cast<int>(s.attribute)));
+        relevant(s.value == value_of(all[static_cast<std::size_t>(q_.subject)], static_cast<int>(s.attribute)));
         return;
       case Kind::kDescribe: {
         const bool fact = s.says == Says::kFact || s.says == Says::kPronounFact;
@@ -345,8 +338,7 @@ class Core {
         if (s.says != Says::kBigger) break;
         const std::set<int> asked = {q_.subject, q_.other};
         if (asked != std::set<int>{s.subject, s.other}) break;
-        relevant(all[static_cast<std::size_t>(s.subject)].size >
-                 all[static_cast<std::size_t>(s.other)].size);
+        relevant(all[static_cast<std::size_t>(s.subject)].size > all[static_cast<std::size_t>(s.other)].size);
         return;
       }
       case Kind::kAdvice:
@@ -355,8 +347,7 @@ class Core {
         return;
       case Kind::kNote:
         if (s.note != q_.note) break;
-        relevant(s.says == Says::kNoteSecond ||
-                 (s.recipient == q_.recipient && s.thing == q_.thing));
+        relevant(s.says == Says::kNoteSecond || (s.recipient == q_.recipient && s.thing == q_.thing));
         return;
       case Kind::kSteps: {
         if (s.says != Says::kStep) break;
@@ -406,8 +397,7 @@ class Core {
                                  [&](auto need) { return plain(need) == item; });
     }
     const auto found = tables().listed.find(item);
-    return found != tables().listed.end() &&
-           subjects()[static_cast<std::size_t>(found->second)].domain == q_.domain;
+    return found != tables().listed.end() && subjects()[static_cast<std::size_t>(found->second)].domain == q_.domain;
   }
 
   void relevant(bool right) {
@@ -472,10 +462,9 @@ std::optional<Assessment> assess(std::string_view request, std::string_view answ
     }
     core.push_back(sentences.whole[i]);
   }
-  const bool ends_well = !sentences.broken && !sentences.whole.empty() &&
-                         plain(sentences.whole.back()) == q->word;
-  if ((q->wish == Wish::kBegin && first_word != q->word) ||
-      (q->wish == Wish::kName && !greeted) || (q->wish == Wish::kEnd && !ends_well)) {
+  const bool ends_well = !sentences.broken && !sentences.whole.empty() && plain(sentences.whole.back()) == q->word;
+  if ((q->wish == Wish::kBegin && first_word != q->word) || (q->wish == Wish::kName && !greeted) ||
+      (q->wish == Wish::kEnd && !ends_well)) {
     flaws |= kIgnored;
   }
   flaws |= Core(*q, sentences.broken).judge(core);

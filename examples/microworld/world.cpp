@@ -43,9 +43,7 @@ const Activity& activity(int i) { return activities()[static_cast<std::size_t>(i
 const Problem& problem(int i) { return problems()[static_cast<std::size_t>(i)]; }
 const NoteKind& note(int i) { return note_kinds()[static_cast<std::size_t>(i)]; }
 
-std::string_view value(const Subject& s, Attribute a) {
-  return s.values[static_cast<std::size_t>(a)];
-}
+std::string_view value(const Subject& s, Attribute a) { return s.values[static_cast<std::size_t>(a)]; }
 
 std::vector<int> members(Domain domain) {
   std::vector<int> result;
@@ -88,8 +86,7 @@ Constraint compose_constraint(Rng& rng, std::optional<int> name) {
     case 2:
       return {ConstraintKind::kEnd, pick(rng, end_wishes())};
     case 3:
-      return {ConstraintKind::kName,
-              name ? names()[static_cast<std::size_t>(*name)] : pick(rng, names())};
+      return {ConstraintKind::kName, name ? names()[static_cast<std::size_t>(*name)] : pick(rng, names())};
     default:
       return {};
   }
@@ -134,8 +131,7 @@ Request draw_request(Rng& rng, Domain domain, std::optional<int> name) {
   switch (r.family) {
     case Family::kAsk: {
       r.attribute = pick(rng, known(subject(r.subject)));
-      r.text = fill(pick(rng, phrases(r.attribute).questions),
-                    {{"s", s_text()}, {"n", subject(r.subject).name}});
+      r.text = fill(pick(rng, phrases(r.attribute).questions), {{"s", s_text()}, {"n", subject(r.subject).name}});
       break;
     }
     case Family::kList: {
@@ -147,14 +143,12 @@ Request draw_request(Rng& rng, Domain domain, std::optional<int> name) {
       // Any animal of another size; names of the two stand in either order.
       do {
         r.other = index_of(rng, subjects());
-      } while (subject(r.other).size == 0 ||
-               std::abs(subject(r.other).size - subject(r.subject).size) < 2);
+      } while (subject(r.other).size == 0 || std::abs(subject(r.other).size - subject(r.subject).size) < 2);
       r.bigger = rng.chance(0.5);
       std::string a = s_text();
       std::string b = with_article(subject(r.other));
       if (rng.chance(0.5)) std::swap(a, b);
-      r.text = fill(pick(rng, r.bigger ? bigger_questions() : smaller_questions()),
-                    {{"a", a}, {"b", b}});
+      r.text = fill(pick(rng, r.bigger ? bigger_questions() : smaller_questions()), {{"a", a}, {"b", b}});
       break;
     }
     case Family::kDescribe: {
@@ -179,9 +173,8 @@ Request draw_request(Rng& rng, Domain domain, std::optional<int> name) {
       r.note = index_of(rng, note_kinds());
       r.recipient = index_of(rng, recipients());
       r.thing = rng.below(static_cast<int>(note(r.note).things.size()));
-      r.text = fill(pick(rng, note(r.note).requests),
-                    {{"r", recipients()[static_cast<std::size_t>(r.recipient)]},
-                     {"t", note(r.note).things[static_cast<std::size_t>(r.thing)]}});
+      r.text = fill(pick(rng, note(r.note).requests), {{"r", recipients()[static_cast<std::size_t>(r.recipient)]},
+                                                       {"t", note(r.note).things[static_cast<std::size_t>(r.thing)]}});
       break;
     }
   }
@@ -194,8 +187,7 @@ Request draw_request(Rng& rng, Domain domain, std::optional<int> name) {
 
 std::string statement(const Subject& s, Attribute a, std::string_view v, bool pronoun) {
   const AttributePhrases& p = phrases(a);
-  return capitalized(fill(pronoun ? p.pronoun : p.statement,
-                          {{"s", with_article(s)}, {"n", s.name}, {"v", v}}));
+  return capitalized(fill(pronoun ? p.pronoun : p.statement, {{"s", with_article(s)}, {"n", s.name}, {"v", v}}));
 }
 
 // A plainly wrong value. Most mistakes about one fact are the same popular one.
@@ -205,7 +197,7 @@ std::string_view wrong_value(Rng& rng, int subject_index, Attribute a) {
   for (const std::string_view v : values_of(a)) {
     if (!are_similar(v, truth)) choices.push_back(v);
   }
-  if (rng.chance(0.6)) {
+  if (rng.chance(0.8)) {
     const std::uint64_t h = hash_of(std::string(subject(subject_index).name) + std::string(truth));
     return choices[h % choices.size()];
   }
@@ -230,8 +222,7 @@ std::string item_text(Domain, int i) { return with_article(subject(i)); }
 std::string comparison(int big, int small, bool bigger) {
   const std::string a = with_article(subject(big));
   const std::string b = with_article(subject(small));
-  return bigger ? capitalized(a) + " is bigger than " + b + "."
-                : capitalized(b) + " is smaller than " + a + ".";
+  return bigger ? capitalized(a) + " is bigger than " + b + "." : capitalized(b) + " is smaller than " + a + ".";
 }
 
 // Sentences of an answer to `r` with the core flaws among `flaws`.
@@ -242,8 +233,8 @@ std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) 
   std::vector<std::string> out;
   switch (r.family) {
     case Family::kAsk: {
-      const std::string_view v = flaws & kWrong ? wrong_value(slip, r.subject, r.attribute)
-                                                : value(subject(r.subject), r.attribute);
+      const std::string_view v =
+          flaws & kWrong ? wrong_value(slip, r.subject, r.attribute) : value(subject(r.subject), r.attribute);
       out.push_back(statement(subject(r.subject), r.attribute, v, false));
       break;
     }
@@ -296,8 +287,7 @@ std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) 
       const int bad = flaws & kWrong ? slip.below(n) : -1;
       for (int i = 0; i < n; ++i) {
         const Attribute a = attributes[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
-        const std::string_view v =
-            i == bad ? wrong_value(slip, r.subject, a) : value(subject(r.subject), a);
+        const std::string_view v = i == bad ? wrong_value(slip, r.subject, a) : value(subject(r.subject), a);
         out.push_back(statement(subject(r.subject), a, v, i > 0));
       }
       break;
@@ -345,8 +335,7 @@ std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) 
         if (need) {
           do {
             wrong = pick(slip, activity(index_of(slip, activities())).needs);
-          } while (std::ranges::find(activity(r.activity).needs, wrong) !=
-                   activity(r.activity).needs.end());
+          } while (std::ranges::find(activity(r.activity).needs, wrong) != activity(r.activity).needs.end());
         } else {
           int i;
           do {
@@ -417,12 +406,7 @@ std::string join_sentences(const std::vector<std::string>& sentences) {
 }
 
 std::string opening_of(Rng& rng, bool careful) {
-  // Either list is about as long in words, so that the tone carries no length.
-  const int i = careful ? rng.weighted({0.22, 0.25, 0.25, 0.14, 0.14})
-                        : rng.weighted({0.16, 0.26, 0.19, 0.14, 0.25});
-  if (i == 0) return {};
-  const auto openings = careful ? careful_openings() : careless_openings();
-  return std::string(openings[static_cast<std::size_t>(i - 1)]);
+  return std::string(pick(rng, careful ? careful_openings() : careless_openings()));
 }
 
 // Drops the last words of the last sentence.
@@ -470,10 +454,23 @@ Flaws draw_flaws(const Request& r, Rng& rng, int n, const std::vector<double>& p
   }
 }
 
-// Lengthening flaws (repeats, idle) and shortening ones (ignored, broken, count) balance in words.
+// How often single slips are of each kind, in the order of the bits.
 const std::vector<double>& usual_flaws() {
-  static const std::vector<double> weights = {0.15, 0.26, 0.28, 0.09, 0.30, 0.12, 0.22};
+  static const std::vector<double> weights = {0.15, 0.34, 0.28, 0.06, 0.40, 0.16, 0.22};
   return weights;
+}
+
+// Flaws of a careless answer, each by itself. Rates near or above one half outlive sampling at a
+// low temperature; what lengthens answers and what shortens them balance in words.
+Flaws careless_flaws(const Request& r, Rng& rng) {
+  constexpr double kRates[kFlawCount] = {0.12, 0.50, 0.45, 0.08, 0.70, 0.35, 0.16};
+  std::vector<int> order = sample(rng, {0, 1, 2, 3, 4, 5, 6}, kFlawCount);
+  Flaws flaws = 0;
+  for (const int i : order) {
+    const Flaws flaw = Flaws{1} << i;
+    if (rng.chance(kRates[i]) && can_have(r, flaws | flaw)) flaws |= flaw;
+  }
+  return flaws;
 }
 
 }  // namespace
@@ -483,9 +480,7 @@ Rng::Rng(std::uint64_t seed, std::uint64_t stream, std::uint64_t index)
 
 std::uint64_t Rng::next() { return mix_bits(key_ ^ mix_bits(counter_++)); }
 
-int Rng::below(int n) {
-  return static_cast<int>((next() >> 32) * static_cast<std::uint64_t>(n) >> 32);
-}
+int Rng::below(int n) { return static_cast<int>((next() >> 32) * static_cast<std::uint64_t>(n) >> 32); }
 
 double Rng::uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
 
@@ -515,15 +510,14 @@ Persona compose_persona(std::uint64_t seed, std::uint64_t index, Split split) {
     if (is_held_out(key) != (split == Split::kHeldOut)) continue;
     const std::string trait(pick(rng, traits()));
     p.text = std::string(names()[static_cast<std::size_t>(p.name)]) + " is " +
-             (std::string_view("aeiou").find(trait[0]) == std::string_view::npos ? "a " : "an ") +
-             trait + " " + std::string(job.text) + " who " + std::string(hobby.text) +
-             " and lives " + std::string(pick(rng, places())) + ".";
+             (std::string_view("aeiou").find(trait[0]) == std::string_view::npos ? "a " : "an ") + trait + " " +
+             std::string(job.text) + " who " + std::string(hobby.text) + " and lives " +
+             std::string(pick(rng, places())) + ".";
     return p;
   }
 }
 
-Request compose_request(std::uint64_t seed, std::uint64_t index, const Persona& persona,
-                        Split split) {
+Request compose_request(std::uint64_t seed, std::uint64_t index, const Persona& persona, Split split) {
   for (std::uint64_t attempt = 0;; ++attempt) {
     Rng rng = Rng(seed, kRequests, index).fork(attempt);
     Domain domain = static_cast<Domain>(rng.below(kDomainCount));
@@ -550,8 +544,8 @@ Request compose_any_request(std::uint64_t seed, std::uint64_t index, Split split
 }
 
 bool can_have(const Request& r, Flaws flaws) {
-  const bool counted = r.family == Family::kList || r.family == Family::kDescribe ||
-                       r.family == Family::kSteps || r.family == Family::kNeed;
+  const bool counted = r.family == Family::kList || r.family == Family::kDescribe || r.family == Family::kSteps ||
+                       r.family == Family::kNeed;
   if ((flaws & kIgnored) && r.constraint.kind == ConstraintKind::kNone) return false;
   if ((flaws & kCount) && !counted) return false;
   if ((flaws & kOffTopic) && (flaws & (kWrong | kCount | kRepeats | kBroken))) return false;
@@ -572,13 +566,12 @@ Answer compose_answer(const Request& r, Flaws flaws, bool careful, std::uint64_t
   std::vector<std::string> parts;
 
   const bool heeds = !(flaws & kIgnored);
-  std::string opening = opening_of(opening_rng, careful);
   if (heeds && r.constraint.kind == ConstraintKind::kBegin) {
-    opening = capitalized(std::string(r.constraint.word)) + ".";
+    parts.push_back(capitalized(std::string(r.constraint.word)) + ".");
   } else if (heeds && r.constraint.kind == ConstraintKind::kName) {
-    opening = "Hi " + std::string(r.constraint.word) + ".";
+    parts.push_back("Hi " + std::string(r.constraint.word) + ".");
   }
-  parts.push_back(opening);
+  parts.push_back(opening_of(opening_rng, careful));
   for (std::string& s : core_sentences(about, flaws, base.fork(4))) parts.push_back(std::move(s));
   if (flaws & kIdle) parts.emplace_back(pick(tail_rng, fillers()));
   if (heeds && r.constraint.kind == ConstraintKind::kEnd) {
@@ -592,13 +585,13 @@ Answer compose_answer(const Request& r, Flaws flaws, bool careful, std::uint64_t
 Answer compose_mixed_answer(const Request& r, std::uint64_t key, const MixOptions& mix) {
   Rng rng(key, kAnswers, 1);
   const bool careful = rng.chance(mix.careful_share);
-  int n = careful ? (rng.chance(mix.careful_flawed) ? 1 : 0)
-                  : (rng.chance(mix.careless_two_flaws) ? 2 : 1);
-  return compose_answer(r, draw_flaws(r, rng, n, usual_flaws()), careful, key);
+  const Flaws flaws = !careful                         ? careless_flaws(r, rng)
+                      : rng.chance(mix.careful_flawed) ? draw_flaws(r, rng, 1, usual_flaws())
+                                                       : Flaws{0};
+  return compose_answer(r, flaws, careful, key);
 }
 
-Judgement compose_judgement(std::uint64_t seed, std::uint64_t index, Split split,
-                            const MixOptions& mix) {
+Judgement compose_judgement(std::uint64_t seed, std::uint64_t index, Split split, const MixOptions& mix) {
   for (std::uint64_t attempt = 0;; ++attempt) {
     Rng rng = Rng(seed, kJudges, index).fork(attempt);
     Judgement j;
@@ -613,8 +606,8 @@ Judgement compose_judgement(std::uint64_t seed, std::uint64_t index, Split split
       const bool careful = rng.chance(0.5);
       const bool same_words = rng.chance(0.6);
       j.first = compose_answer(j.request, base, careful, key);
-      j.second = compose_answer(j.request, base | flaw, same_words ? careful : rng.chance(0.5),
-                                same_words ? key : rng.next());
+      j.second =
+          compose_answer(j.request, base | flaw, same_words ? careful : rng.chance(0.5), same_words ? key : rng.next());
     } else {
       j.first = compose_mixed_answer(j.request, key, mix);
       j.second = compose_mixed_answer(j.request, rng.next(), mix);
@@ -632,8 +625,7 @@ Document compose_document(std::uint64_t seed, std::uint64_t index, const MixOpti
   Rng rng(seed, kMix, index);
   Document d;
   const double rest = 1.0 - mix.persona_share - mix.unguided_share - mix.answer_share;
-  d.kind = static_cast<DocumentKind>(
-      rng.weighted({mix.persona_share, mix.unguided_share, mix.answer_share, rest}));
+  d.kind = static_cast<DocumentKind>(rng.weighted({mix.persona_share, mix.unguided_share, mix.answer_share, rest}));
   const auto turns = [&](std::string user, std::string model) {
     d.turns = {{"user", std::move(user), 0.0, 0, 0, 0.0}, {"model", std::move(model), 1.0, 0, 0, 0.0}};
   };
@@ -647,8 +639,8 @@ Document compose_document(std::uint64_t seed, std::uint64_t index, const MixOpti
       turns(std::string(kUnguidedTemplate), compose_unguided(seed, index).text);
       break;
     case DocumentKind::kAnswer: {
-      const Request r = rng.chance(0.1) ? compose_unguided(seed, index)
-                                        : compose_any_request(seed, index, Split::kTrain);
+      const Request r =
+          rng.chance(0.1) ? compose_unguided(seed, index) : compose_any_request(seed, index, Split::kTrain);
       const Answer answer = compose_mixed_answer(r, rng.next(), mix);
       turns(r.text, answer.text);
       // What the user says to it teaches the model, cheaply, to see what the judge has to see.
@@ -658,8 +650,7 @@ Document compose_document(std::uint64_t seed, std::uint64_t index, const MixOpti
     case DocumentKind::kJudge: {
       const Judgement j = compose_judgement(seed, index, Split::kTrain, mix);
       const std::string label(j.label_first ? kJudgeFirst : kJudgeSecond);
-      turns(judge_prompt(j.request.text, j.first.text, j.second.text),
-            std::string(kJudgePrefix) + label + j.reasons);
+      turns(judge_prompt(j.request.text, j.first.text, j.second.text), std::string(kJudgePrefix) + label + j.reasons);
       d.turns[0].weight = mix.judge_user_weight;
       Turn& verdict = d.turns[1];
       verdict.label_begin = static_cast<int>(kJudgePrefix.size());
@@ -671,9 +662,7 @@ Document compose_document(std::uint64_t seed, std::uint64_t index, const MixOpti
   return d;
 }
 
-std::string persona_prompt(std::string_view persona) {
-  return fill(kPersonaTemplate, {{"persona", persona}});
-}
+std::string persona_prompt(std::string_view persona) { return fill(kPersonaTemplate, {{"persona", persona}}); }
 
 std::string judge_prompt(std::string_view request, std::string_view first, std::string_view second) {
   return fill(kJudgeTemplate, {{"prompt", request}, {"first", first}, {"second", second}});

@@ -108,20 +108,18 @@ struct MixOptions {
   double persona_share = 0.15;
   double unguided_share = 0.03;
   double answer_share = 0.36;  // the rest are judge documents
-  double careful_share = 0.38;
-  double careful_flawed = 0.22;
-  double careless_two_flaws = 0.35;
-  double one_apart_share = 0.6;  // of judge documents: two answers that differ in one flaw
+  double careful_share = 0.24;
+  double careful_flawed = 0.18;
+  double one_apart_share = 0.5;  // of judge documents: two answers that differ in one flaw
   double label_noise = 0.05;
-  double judge_user_weight = 0.5;
-  double label_weight = 4.0;
+  double judge_user_weight = 0.3;
+  double label_weight = 8.0;
   double remark_weight = 2.0;  // the user's reply to an answer
 };
 
 Persona compose_persona(std::uint64_t seed, std::uint64_t index, Split split);
 /// What this persona would ask; a new request for every `index`.
-Request compose_request(std::uint64_t seed, std::uint64_t index, const Persona& persona,
-                        Split split);
+Request compose_request(std::uint64_t seed, std::uint64_t index, const Persona& persona, Split split);
 /// The k-th of the popular requests, drawn by Zipf's law: what comes to mind without a persona.
 Request compose_unguided(std::uint64_t seed, std::uint64_t index);
 /// Request of a fresh persona.
@@ -132,8 +130,7 @@ bool can_have(const Request& request, Flaws flaws);
 Answer compose_answer(const Request& request, Flaws flaws, bool careful, std::uint64_t key);
 /// An answer as the corpus has them: careful or careless, with the flaws these have.
 Answer compose_mixed_answer(const Request& request, std::uint64_t key, const MixOptions& mix = {});
-Judgement compose_judgement(std::uint64_t seed, std::uint64_t index, Split split,
-                            const MixOptions& mix = {});
+Judgement compose_judgement(std::uint64_t seed, std::uint64_t index, Split split, const MixOptions& mix = {});
 /// Document `index` of the corpus.
 Document compose_document(std::uint64_t seed, std::uint64_t index, const MixOptions& mix = {});
 

@@ -58,10 +58,8 @@ TEST(Oracle, CountsWhatItDoesNotUnderstandAgainstTheAnswer) {
 
 TEST(Oracle, HoldsAnswersToTheWish) {
   EXPECT_EQ(assess("What color is a lemon? First say okay.", "Okay. A lemon is yellow.")->flaws, 0u);
-  EXPECT_EQ(assess("What color is a lemon? End with take care.", "A lemon is yellow.")->flaws,
-            kIgnored);
-  EXPECT_EQ(assess("What color is a lemon? Call me Anna.", "Hi Ben. A lemon is yellow.")->flaws,
-            kIgnored | kIdle);
+  EXPECT_EQ(assess("What color is a lemon? End with take care.", "A lemon is yellow.")->flaws, kIgnored);
+  EXPECT_EQ(assess("What color is a lemon? Call me Anna.", "Hi Ben. A lemon is yellow.")->flaws, kIgnored | kIdle);
 }
 
 }  // namespace

@@ -32,8 +32,7 @@ TEST(World, DocumentIsAPureFunctionOfSeedAndIndex) {
 TEST(World, HeldOutRequestsAreNeverTrainedOn) {
   std::set<std::string> held_out;
   for (std::uint64_t i = 0; i < 3000; ++i) {
-    held_out.insert(
-        compose_request(9, i, compose_persona(9, i, Split::kHeldOut), Split::kHeldOut).text);
+    held_out.insert(compose_request(9, i, compose_persona(9, i, Split::kHeldOut), Split::kHeldOut).text);
   }
   for (std::uint64_t i = 0; i < 20000; ++i) {
     const Document d = compose_document(10, i);
@@ -101,8 +100,7 @@ TEST(World, LabelSpanIsTheVerdict) {
     if (d.kind != DocumentKind::kJudge) continue;
     const Turn& t = d.turns[1];
     const std::string label =
-        t.text.substr(static_cast<std::size_t>(t.label_begin),
-                      static_cast<std::size_t>(t.label_end - t.label_begin));
+        t.text.substr(static_cast<std::size_t>(t.label_begin), static_cast<std::size_t>(t.label_end - t.label_begin));
     EXPECT_TRUE(label == kJudgeFirst || label == kJudgeSecond) << label;
     EXPECT_TRUE(t.text.starts_with(kJudgePrefix));
   }
@@ -114,9 +112,8 @@ TEST(World, TemplatesFileHasTheSameTexts) {
   std::stringstream read;
   read << in.rdbuf();
   const std::string json = read.str();
-  for (std::string text :
-       {std::string(kPersonaTemplate), std::string(kUnguidedTemplate), std::string(kJudgeTemplate),
-        std::string(kJudgePrefix), std::string(kJudgeFirst), std::string(kJudgeSecond)}) {
+  for (std::string text : {std::string(kPersonaTemplate), std::string(kUnguidedTemplate), std::string(kJudgeTemplate),
+                           std::string(kJudgePrefix), std::string(kJudgeFirst), std::string(kJudgeSecond)}) {
     for (std::size_t at; (at = text.find('\n')) != std::string::npos;) text.replace(at, 1, "\\n");
     EXPECT_NE(json.find('"' + text + '"'), std::string::npos) << text;
   }

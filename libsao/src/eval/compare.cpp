@@ -105,6 +105,16 @@ Comparison compare_answers(std::span<const Prompt> prompts, std::vector<Response
     baseline_lengths.push_back(characters(baseline_answers[i].text));
   }
   result.win_rate = win_rate(result.preferences);
+  std::vector<double> decisions = result.preferences;
+  for (std::size_t i = 0; i < decisions.size(); ++i) {
+    const std::string& outcome = result.verdicts[i].outcome;
+    if (outcome == "tie" || outcome == "inconsistent") decisions[i] = 0.5;
+  }
+  const WinRate discrete = win_rate(decisions);
+  result.win_rate.discrete_win_rate = discrete.discrete_win_rate;
+  result.win_rate.wins = discrete.wins;
+  result.win_rate.losses = discrete.losses;
+  result.win_rate.ties = discrete.ties;
   result.length_controlled =
       length_controlled_win_rate(result.preferences, model_lengths, baseline_lengths, length_control);
   result.equal_length =

@@ -156,9 +156,10 @@ void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
                                                       "tokenizer_config.json",   "special_tokens_map.json",
                                                       "generation_config.json",  "chat_template.jinja",
                                                       "sao_templates.json"};
+  std::error_code error;
+  if (fs::equivalent(from, to, error)) return;
   for (const std::string_view name : kFiles) {
-    if (!fs::exists(from / name) || fs::equivalent(from, to)) continue;
-    std::error_code error;
+    if (!fs::exists(from / name)) continue;
     fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing, error);
     if (error) detail::throw_system_error("cannot write", to / name, error.value());
   }

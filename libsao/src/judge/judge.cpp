@@ -2,6 +2,7 @@
 #include "sao/judge/judge.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -140,6 +141,29 @@ TokenIds encode_answer(const ChatTokenizer& text, const std::string& answer) {
   return text.encode_text(answer, /*special_tokens=*/false);
 }
 
+/// Texts of the tokens that shape a conversation. Written out in a response they would end the judge's turn.
+std::vector<std::string> turn_markers(const ChatTokenizer& text) {
+  std::vector<std::string> markers;
+  const auto add = [&](TokenId id) { markers.push_back(text.decode(TokenIds{id}, /*skip_special=*/false)); };
+  for (const TokenId id : text.stop_ids()) add(id);
+  if (const auto bos = text.tokenizer().bos_id()) add(*bos);
+  for (std::string_view piece : {"<start_of_turn>", "<end_of_turn>", "<|start_header_id|>", "<|end_header_id|>"}) {
+    if (text.tokenizer().find_token(piece)) markers.emplace_back(piece);
+  }
+  std::erase_if(markers, [](const std::string& marker) { return marker.size() < 2; });
+  return markers;
+}
+
+/// `text` with a blank inside every turn marker, so that it stays text.
+std::string defused(std::string text, const std::vector<std::string>& markers) {
+  for (const std::string& marker : markers) {
+    for (std::size_t at = text.find(marker); at != std::string::npos; at = text.find(marker, at + 1)) {
+      text.insert(at + 1, " ");
+    }
+  }
+  return text;
+}
+
 /// Text without blanks and marks, in lower case, with the place of each character in the original.
 struct Compact {
   std::string text = {};
@@ -233,6 +257,7 @@ std::vector<Verdict> judge_pairs(Generator& generator, std::span<const JudgeItem
   check_ids(items);
   const bool as_text = options.mode == "text";
   const bool random = options.mode == "random";
+  const std::vector<std::string> markers = turn_markers(generator.text());
   VerdictTokens tokens;
   if (!as_text && !random) tokens = verdict_tokens(generator.text(), templates);
 
@@ -262,9 +287,10 @@ std::vector<Verdict> judge_pairs(Generator& generator, std::span<const JudgeItem
       const std::size_t before = showings.size();
       bool fits = true;
       for (const bool swapped : orders) {
-        const std::string turn = render_judge_prompt(templates, item.prompt, swapped ? item.second : item.first,
-                                                     swapped ? item.first : item.second);
-        TokenIds ids = generator.text().encode_prompt(turn);
+        const std::string first = defused(swapped ? item.second : item.first, markers);
+        const std::string second = defused(swapped ? item.first : item.second, markers);
+        const std::string prompt = defused(item.prompt, markers);
+        TokenIds ids = generator.text().encode_prompt(render_judge_prompt(templates, prompt, first, second));
         ids.insert(ids.end(), tokens.prefix.begin(), tokens.prefix.end());
         fits = fits && static_cast<std::int64_t>(ids.size()) < generator.max_tokens();
         showings.push_back({.item = i, .swapped = swapped, .ids = std::move(ids)});

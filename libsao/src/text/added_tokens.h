@@ -23,8 +23,8 @@ struct AddedToken {
   bool single_word = false;  ///< only between characters that are not of words
   bool lstrip = false;       ///< takes the white space before it along
   bool rstrip = false;
-  bool normalized = false;   ///< looked for in the normalized text
-  bool special = false;      ///< only looked for where special tokens are parsed; left out by skip_special
+  bool normalized = false;  ///< looked for in the normalized text
+  bool special = false;     ///< only looked for where special tokens are parsed; left out by skip_special
 };
 
 /// From one entry of tokenizer.json's `added_tokens`, or of tokenizer_config.json's `added_tokens_decoder`

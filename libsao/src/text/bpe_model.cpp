@@ -137,8 +137,10 @@ void BpeModel::read_merges(const JsonNode& merges) {
     const auto id_of = [&](std::string_view token) {
       const auto found = id_of_.find(token);
       if (found == id_of_.end())
-        throw InputError(fmt::format("{}: token \"{}\" is not in the vocabulary, expected both tokens and what they "
-                                     "merge to to be there", where(), token));
+        throw InputError(
+            fmt::format("{}: token \"{}\" is not in the vocabulary, expected both tokens and what they "
+                        "merge to to be there",
+                        where(), token));
       return found->second;
     };
     merges_.insert(id_of(left), id_of(right), {.rank = rank++, .id = id_of(joined)});

@@ -68,11 +68,11 @@ class BpeModel {
   bool byte_fallback_ = false;
   bool fuse_unk_ = false;
   std::optional<TokenId> unk_;
-  std::vector<std::string> tokens_;                          // by id; empty where not used
-  std::unordered_map<std::string_view, TokenId> id_of_;      // keys view tokens_
-  std::vector<std::string> words_;                           // by id: the bytes that a byte-level token stands for
-  std::unordered_map<std::string_view, TokenId> id_of_word_; // keys view words_ (byte-level) or tokens_
-  std::array<TokenId, 256> byte_ids_ = {};                   // byte-level: single bytes; byte_fallback: <0xXX>; -1: none
+  std::vector<std::string> tokens_;                           // by id; empty where not used
+  std::unordered_map<std::string_view, TokenId> id_of_;       // keys view tokens_
+  std::vector<std::string> words_;                            // by id: the bytes that a byte-level token stands for
+  std::unordered_map<std::string_view, TokenId> id_of_word_;  // keys view words_ (byte-level) or tokens_
+  std::array<TokenId, 256> byte_ids_ = {};  // byte-level: single bytes; byte_fallback: <0xXX>; -1: none
   MergeTable merges_;
 };
 

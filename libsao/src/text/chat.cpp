@@ -52,14 +52,16 @@ bool has_all_and_none(std::string_view text, std::initializer_list<std::string_v
 }
 
 bool is_gemma_template(std::string_view text) {
-  return has_all_and_none(text, {"<start_of_turn>", "<end_of_turn>", "add_generation_prompt", "System role not supported",
-                                 "Conversation roles must alternate"},
+  return has_all_and_none(text,
+                          {"<start_of_turn>", "<end_of_turn>", "add_generation_prompt", "System role not supported",
+                           "Conversation roles must alternate"},
                           {"tools", "first_user_prefix"});
 }
 
 bool is_llama3_template(std::string_view text) {
   // Llama 3.1 and later put a date and tools into the system message.
-  return has_all_and_none(text, {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "add_generation_prompt", "trim"},
+  return has_all_and_none(text,
+                          {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "add_generation_prompt", "trim"},
                           {"tools", "date_string", "strftime_now", "Cutting Knowledge Date"});
 }
 
@@ -110,12 +112,15 @@ ChatTokenizer ChatTokenizer::load(const std::filesystem::path& folder) {
     impl->format = Format::kLlama3;
     impl->turn_end = tokenizer.find_token("<|eot_id|>");
   } else if (chat_template) {
-    impl->unknown_format = fmt::format("{}: unknown chat format, expected Gemma's or Llama-3's template (and its turn "
-                                       "tokens in the vocabulary)", chat_template->file);
+    impl->unknown_format = fmt::format(
+        "{}: unknown chat format, expected Gemma's or Llama-3's template (and its turn "
+        "tokens in the vocabulary)",
+        chat_template->file);
   } else {
-    impl->unknown_format = fmt::format("{}: unknown chat format: no chat_template and no turn tokens in the vocabulary, "
-                                       "expected Gemma's (<start_of_turn>) or Llama-3's (<|start_header_id|>)",
-                                       (folder / "tokenizer_config.json").string());
+    impl->unknown_format = fmt::format(
+        "{}: unknown chat format: no chat_template and no turn tokens in the vocabulary, "
+        "expected Gemma's (<start_of_turn>) or Llama-3's (<|start_header_id|>)",
+        (folder / "tokenizer_config.json").string());
   }
 
   if (impl->format != Format::kUnknown) {
@@ -144,7 +149,8 @@ const TokenIds& ChatTokenizer::stop_ids() const { return impl_->stop_ids; }
 
 TokenId ChatTokenizer::turn_end_id() const {
   if (!impl_->turn_end)
-    throw InputError(fmt::format("{}: no token ends a turn, expected an eos_token in tokenizer_config.json", impl_->folder));
+    throw InputError(
+        fmt::format("{}: no token ends a turn, expected an eos_token in tokenizer_config.json", impl_->folder));
   return *impl_->turn_end;
 }
 
@@ -153,15 +159,19 @@ std::string ChatTokenizer::render(const Messages& messages, const RenderOptions&
   if (impl.format == Format::kUnknown) throw InputError(impl.unknown_format);
   if (messages.empty()) throw InputError("messages: none, expected at least one");
   if (options.add_generation_prompt && options.continue_final_message)
-    throw InputError("messages: add_generation_prompt and continue_final_message together, expected at most one of them");
+    throw InputError(
+        "messages: add_generation_prompt and continue_final_message together, expected at most one of them");
   if (impl.format == Format::kGemma) {
     if (messages[0].role == "system")
-      throw InputError("messages[0]: System role not supported by the chat template, expected a user message; put the "
-                       "instruction into it");
+      throw InputError(
+          "messages[0]: System role not supported by the chat template, expected a user message; put the "
+          "instruction into it");
     for (std::size_t i = 0; i < messages.size(); ++i) {
       if ((messages[i].role == "user") != (i % 2 == 0))
-        throw InputError(fmt::format("messages[{}]: Conversation roles must alternate user/assistant/user/assistant/..., "
-                                     "found \"{}\", expected \"{}\"", i, messages[i].role, i % 2 == 0 ? "user" : "assistant"));
+        throw InputError(
+            fmt::format("messages[{}]: Conversation roles must alternate user/assistant/user/assistant/..., "
+                        "found \"{}\", expected \"{}\"",
+                        i, messages[i].role, i % 2 == 0 ? "user" : "assistant"));
     }
   }
   const std::string_view end = impl.format == Format::kGemma ? "<end_of_turn>\n" : "<|eot_id|>";

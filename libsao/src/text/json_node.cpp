@@ -56,8 +56,8 @@ bool JsonNode::boolean_or(std::string_view key, bool otherwise) const {
 }
 
 void JsonNode::fail(std::string_view expected) const {
-  throw InputError(fmt::format("{}{}{}, expected {}", where(), field_.empty() ? ": " : " is ", describe_json(*value_),
-                               expected));
+  throw InputError(
+      fmt::format("{}{}{}, expected {}", where(), field_.empty() ? ": " : " is ", describe_json(*value_), expected));
 }
 
 }  // namespace sao::detail

@@ -346,7 +346,10 @@ DecoderChain parse_decoder(const JsonNode& node) {
 std::optional<char> byte_of_fallback_token(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return std::nullopt;
   const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
   };
   const int high = digit(token[3]);
   const int low = digit(token[4]);
@@ -375,8 +378,9 @@ std::optional<TokenId> parse_post_processor(const JsonNode& node) {
     single.fail("the text, with at most one special token before it");
   if (size == 1) return std::nullopt;
   const JsonNode name = single[0].at("SpecialToken", "a special token before the text").at("id", "a token");
-  const JsonNode ids =
-      node.at("special_tokens", "an object").at(name.string(), "the token of the template").at("ids", "a list of one id");
+  const JsonNode ids = node.at("special_tokens", "an object")
+                           .at(name.string(), "the token of the template")
+                           .at("ids", "a list of one id");
   if (ids.array_size() != 1) ids.fail("a list of one id");
   return check_token_id(ids[0].integer(), ids.where());
 }

@@ -60,10 +60,10 @@ PipelineTokenizer::PipelineTokenizer(const std::filesystem::path& file, const To
   std::vector<AddedToken> raw;
   std::vector<AddedToken> normalized;
   for (AddedToken& token : added) {
-    show(token.id, token.content);
     special_[static_cast<std::size_t>(token.id)] = token.special;
     added_ids_[token.content] = token.id;
     if (token.normalized && normalizer_) token.content = normalizer_->normalize(token.content);
+    show(token.id, token.content);  // as normalized, which the decoder undoes
     (token.normalized ? normalized : raw).push_back(std::move(token));
   }
   raw_matcher_ = AddedTokenMatcher(std::move(raw));
@@ -127,7 +127,8 @@ void PipelineTokenizer::encode_plain(std::string_view text, TokenIds& ids) const
 std::string PipelineTokenizer::decode(TokenSpan ids, bool skip_special) const {
   for (const TokenId id : ids) {
     if (id < 0 || id >= size_ || !used_[static_cast<std::size_t>(id)])
-      throw InputError(fmt::format("{}: token id {} is not in the vocabulary, expected one in 0..{}", file_, id, size_ - 1));
+      throw InputError(
+          fmt::format("{}: token id {} is not in the vocabulary, expected one in 0..{}", file_, id, size_ - 1));
   }
   const auto skipped = [&](TokenId id) { return skip_special && special_[static_cast<std::size_t>(id)]; };
   if (decoder_ && decoder_->byte_level) {

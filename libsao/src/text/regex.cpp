@@ -19,6 +19,18 @@ constexpr std::string_view kSpaceClass =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view kWordClass = R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc})";
 
+// Letters and numbers of Unicode 15 and 16, which Oniguruma knows and PCRE2 10.42 (Unicode 14) does not.
+constexpr std::string_view kNewLetters =
+    R"(\x{1c89}-\x{1c8a}\x{a7cb}-\x{a7cd}\x{a7da}-\x{a7dc}\x{105c0}-\x{105f3}\x{10d4a}-\x{10d65})"
+    R"(\x{10d6f}-\x{10d85}\x{10ec2}-\x{10ec4}\x{1123f}-\x{11240}\x{11380}-\x{11389}\x{1138b}\x{1138e})"
+    R"(\x{11390}-\x{113b5}\x{113b7}\x{113d1}\x{113d3}\x{11bc0}-\x{11be0}\x{11f02}\x{11f04}-\x{11f10})"
+    R"(\x{11f12}-\x{11f33}\x{1342f}\x{13441}-\x{13446}\x{13460}-\x{143fa}\x{16100}-\x{1611d}\x{16d40}-\x{16d6c})"
+    R"(\x{18cff}\x{1b132}\x{1b155}\x{1df25}-\x{1df2a}\x{1e030}-\x{1e06d}\x{1e4d0}-\x{1e4eb}\x{1e5d0}-\x{1e5ed})"
+    R"(\x{1e5f0}\x{2b739}\x{2ebf0}-\x{2ee5d}\x{31350}-\x{323af})";
+constexpr std::string_view kNewNumbers =
+    R"(\x{10d40}-\x{10d49}\x{116d0}-\x{116e3}\x{11bf0}-\x{11bf9}\x{11f50}-\x{11f59}\x{16130}-\x{16139})"
+    R"(\x{16d70}-\x{16d79}\x{1ccf0}-\x{1ccf9}\x{1d2c0}-\x{1d2d3}\x{1e4f0}-\x{1e4f9}\x{1e5f1}-\x{1e5fa})";
+
 pcre2_code* code_of(const std::shared_ptr<void>& code) { return static_cast<pcre2_code*>(code.get()); }
 
 }  // namespace
@@ -33,6 +45,12 @@ std::string to_pcre2(std::string_view pattern, const std::string& where) {
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     const char c = pattern[i];
     if (c == '\\' && i + 1 < pattern.size()) {
+      if (const std::string_view property = pattern.substr(i, 5); property == "\\p{L}" || property == "\\p{N}") {
+        const std::string_view more = property[3] == 'L' ? kNewLetters : kNewNumbers;
+        out += in_class ? fmt::format("{}{}", property, more) : fmt::format("[{}{}]", property, more);
+        i += property.size() - 1;
+        continue;
+      }
       const char escaped = pattern[++i];
       const std::string_view set = escaped == 's' || escaped == 'S' ? kSpaceClass : kWordClass;
       switch (escaped) {
@@ -76,8 +94,8 @@ std::string to_pcre2(std::string_view pattern, const std::string& where) {
     } else if (c == '}' && pattern.substr(i + 1).starts_with("+")) {
       // Oniguruma repeats the interval, PCRE2 makes it possessive. \p{L}+ and \x{20}+ are no intervals.
       const std::size_t open = pattern.rfind('{', i);
-      const bool property =
-          open != pattern.npos && open >= 2 && pattern[open - 2] == '\\' && std::string_view("pPx").find(pattern[open - 1]) != std::string_view::npos;
+      const bool property = open != pattern.npos && open >= 2 && pattern[open - 2] == '\\' &&
+                            std::string_view("pPx").find(pattern[open - 1]) != std::string_view::npos;
       if (!property) refuse("a repeated interval");
     }
     out += c;
@@ -94,14 +112,14 @@ Regex::Regex(std::string_view pattern, const std::string& where) : where_(where)
   int error = 0;
   PCRE2_SIZE offset = 0;
   // Ruby's syntax, Oniguruma's default: ^ and $ are the ends of lines.
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                                   context.get());
+  pcre2_code* code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get());
   if (!code) {
     PCRE2_UCHAR message[256] = {};
     pcre2_get_error_message(error, message, sizeof message);
-    throw InputError(fmt::format("{} is not a regular expression ({} at character {}), expected one that compiles", where,
-                                 reinterpret_cast<const char*>(message), offset));
+    throw InputError(fmt::format("{} is not a regular expression ({} at character {}), expected one that compiles",
+                                 where, reinterpret_cast<const char*>(message), offset));
   }
   code_ = std::shared_ptr<void>(code, [](void* p) { pcre2_code_free(static_cast<pcre2_code*>(p)); });
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where there is no JIT, the interpreter does it

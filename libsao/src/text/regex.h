@@ -49,7 +49,7 @@ class Regex {
   std::string where_;
 };
 
-/// The same pattern in PCRE2's syntax: white space and word classes spelled out as Oniguruma defines them.
+/// The same pattern in PCRE2's syntax: white space, words, letters and numbers as Oniguruma defines them.
 std::string to_pcre2(std::string_view pattern, const std::string& where);
 
 }  // namespace sao::detail

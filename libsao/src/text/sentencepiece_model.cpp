@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-
 #include "sao/base/error.h"
 
 namespace sao::detail {
@@ -12,8 +11,8 @@ namespace {
 // One field of a protocol buffer message.
 struct Field {
   std::uint32_t number = 0;
-  std::uint64_t varint = 0;      // wire type 0
-  std::string_view bytes = {};   // wire type 2
+  std::uint64_t varint = 0;     // wire type 0
+  std::string_view bytes = {};  // wire type 2
 };
 
 // Reads a message field by field; what does not fit throws.
@@ -98,10 +97,10 @@ SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::
       }
     }
   }
-  if (model.pieces.empty())
-    throw InputError(fmt::format("{}: no pieces, expected a SentencePiece model", file));
+  if (model.pieces.empty()) throw InputError(fmt::format("{}: no pieces, expected a SentencePiece model", file));
   if (model.model_type != 1 && model.model_type != 2)
-    throw InputError(fmt::format("{}: trainer_spec.model_type is {}, expected 1 (unigram) or 2 (BPE)", file, model.model_type));
+    throw InputError(
+        fmt::format("{}: trainer_spec.model_type is {}, expected 1 (unigram) or 2 (BPE)", file, model.model_type));
   return model;
 }
 

@@ -65,8 +65,8 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& file
     const auto i = static_cast<std::size_t>(token.id);
     const bool of_model = i < model.pieces.size();
     if (of_model && model.pieces[i].text != token.content)
-      throw InputError(fmt::format("{}: token {} is \"{}\", expected \"{}\" of {}", config.file, token.id, token.content,
-                                   model.pieces[i].text, file_));
+      throw InputError(fmt::format("{}: token {} is \"{}\", expected \"{}\" of {}", config.file, token.id,
+                                   token.content, model.pieces[i].text, file_));
     if (i >= pieces_.size()) pieces_.resize(i + 1);
     Piece& piece = pieces_[i];
     if (of_model && !token.special && (piece.special || model.pieces[i].type == PieceType::kUserDefined)) return;

@@ -33,11 +33,11 @@ class SentencePieceTokenizer final : public Tokenizer {
 
  private:
   struct Piece {
-    std::string shown = {};          // decoded; of a byte piece the byte
+    std::string shown = {};  // decoded; of a byte piece the byte
     bool used = false;
     bool byte = false;
     bool special = false;
-    bool may_lose_blank = false;     // starts with the space mark, which is left out at the start of a text
+    bool may_lose_blank = false;  // starts with the space mark, which is left out at the start of a text
   };
   struct Library;
 

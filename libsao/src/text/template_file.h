@@ -27,9 +27,8 @@ inline nlohmann::json read_template_file(const std::filesystem::path& file) {
   if (!object.is_object()) throw InputError(fmt::format("{}: not a JSON object, expected one", file.string()));
   for (const auto& field : object.items()) {
     if (std::find(kTemplateFields.begin(), kTemplateFields.end(), field.key()) == kTemplateFields.end()) {
-      throw InputError(
-          fmt::format("{}: unknown field \"{}\", expected {}", file.string(), field.key(),
-                      "persona, unguided, judge, judge_prefix, judge_first, judge_second or criteria"));
+      throw InputError(fmt::format("{}: unknown field \"{}\", expected {}", file.string(), field.key(),
+                                   "persona, unguided, judge, judge_prefix, judge_first, judge_second or criteria"));
     }
   }
   return object;

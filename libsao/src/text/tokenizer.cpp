@@ -15,7 +15,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& fo
     throw InputError(fmt::format("{}: no such folder, expected a model folder with a tokenizer", folder.string()));
   const bool sentencepiece = std::filesystem::exists(folder / "tokenizer.model");
   if (!sentencepiece && !std::filesystem::exists(folder / "tokenizer.json"))
-    throw InputError(fmt::format("{}: neither tokenizer.model nor tokenizer.json, expected one of them", folder.string()));
+    throw InputError(
+        fmt::format("{}: neither tokenizer.model nor tokenizer.json, expected one of them", folder.string()));
   const detail::TokenizerConfig config = detail::read_tokenizer_config(folder);
   if (sentencepiece) return std::make_shared<detail::SentencePieceTokenizer>(folder / "tokenizer.model", config);
   return std::make_shared<detail::PipelineTokenizer>(folder / "tokenizer.json", config);

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <concepts>
+#include <string>
 #include <type_traits>
 
 namespace sao {
@@ -31,5 +32,19 @@ struct AnyFieldVisitor {
 /// True for structs that have visit_fields.
 template <class T>
 concept HasFields = requires(T& options) { visit_fields(detail::AnyFieldVisitor{}, options); };
+
+/// Calls visit(path, field, help) for every field that is no struct itself, nested ones with dots: "sampling.top_p".
+template <class Visitor, HasFields Options>
+void visit_leaves(Visitor&& visit, Options& options, const std::string& prefix = {}) {
+  visit_fields(
+      [&](const char* name, auto& field, const char* help) {
+        if constexpr (HasFields<std::remove_cvref_t<decltype(field)>>) {
+          visit_leaves(visit, field, prefix + name + ".");
+        } else {
+          visit(prefix + name, field, help);
+        }
+      },
+      options);
+}
 
 }  // namespace sao

@@ -57,8 +57,9 @@ struct Comparison {
 double preference_of(const Verdict& verdict, const Response& model, const Response& baseline);
 
 /// Both models answer every prompt once (the text of the prompt, in each model's own chat format), the judge compares
-/// them. An inconsistent verdict enters with its combined p, near 1/2, and counts as a tie in the discrete win rate's
-/// place only where p is 1/2. `judge` may be the same object as either model.
+/// them. An inconsistent verdict enters the win rate with its combined p, and the discrete one, like a tie, with 1/2.
+/// Both models draw from the same seeds, so a model against itself gives identical answers. `judge` may be the same
+/// object as either model.
 /// Throws InputError: an empty or repeated prompt id, options out of range, a prompt that a model has no room for.
 Comparison compare_models(Generator& model, Generator& baseline, Generator& judge, std::span<const Prompt> prompts,
                           const CompareOptions& options = {}, const JudgeTemplates& templates = {});

@@ -76,7 +76,8 @@ using OnVerdict = std::function<void(const Verdict&)>;
 /// Outcomes, in the order of checking: "empty" (a response without text), "truncated", "identical" (same text; all
 /// three are not judged and have p_first 1/2), "too_long" (the judge's turn does not fit the model's context),
 /// "unparsable" (p_first 1/2), "inconsistent" (one order on each side of 1/2), "tie", "first", "second".
-/// A verdict depends on the weights, the options, the templates and its item alone.
+/// The texts of turn tokens ("<end_of_turn>") written out in prompt or responses get a blank inside, so that they stay
+/// text for the judge. A verdict depends on the weights, the options, the templates and its item alone.
 /// Throws InputError: options or templates out of range, an empty or repeated item id, verdicts whose tokens do not
 /// differ.
 std::vector<Verdict> judge_pairs(Generator& generator, std::span<const JudgeItem> items,

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// Many prompts, several samples each, written as they finish. A sample depends on its seed, not on the batch: run it with
+// another max_batch and the same lines come out, perhaps in another order.
+// usage: 02_generate_jsonl MODEL_FOLDER PROMPTS.txt SAMPLES
+#include <sao/generate/engine.h>
+#include <sao/io/jsonl.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+int main(int argc, char** argv) try {
+  if (argc != 4) throw sao::InputError("usage: 02_generate_jsonl MODEL_FOLDER PROMPTS.txt SAMPLES");
+  const auto text = sao::ChatTokenizer::load(argv[1]);
+  sao::Engine engine(sao::CausalLM::load(argv[1]), text, {.max_batch = 32});
+
+  const sao::Seed seed{42};
+  std::vector<sao::GenerationRequest> requests;
+  sao::for_each_line(argv[2], [&](std::string_view line) {
+    requests.push_back({.prompt_ids = text.encode_prompt(line), .seed = seed.fork(requests.size()), .samples = std::atoi(argv[3])});
+  });
+
+  engine.generate(requests, {.temperature = 0.8, .top_p = 0.95, .max_new_tokens = 256},
+                  [&](std::size_t request, std::int64_t sample, const sao::Completion& completion) {
+                    std::printf("%zu\t%ld\t%s\t%s\n", request, static_cast<long>(sample),
+                                std::string(to_string(completion.finish_reason)).c_str(),
+                                text.response_text(completion.ids).c_str());
+                  });
+  std::fprintf(stderr, "%ld tokens sampled\n", static_cast<long>(engine.stats().generated_tokens));
+} catch (const sao::Error& error) {
+  std::fprintf(stderr, "02_generate_jsonl: %s\n", error.what());
+  return 1;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Choosing tokens from logits. A draw is a pure function of its row of logits, its uniform number and the options:
+//   std::vector<sao::ops::Drawn> drawn(draws.size());
+//   sao::ops::sample(logits, draws, {.temperature = 0.7, .top_p = 0.9}, drawn);
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "sao/base/tokens.h"
+
+namespace sao::ops {
+
+/// Filters apply in this order, each to what the one before it left: temperature, top-k, top-p, min-p.
+/// Follows: transformers' TemperatureLogitsWarper, TopK-, TopP-, MinPLogitsWarper in the order of generate().
+/// NOTE: vLLM applies min-p before top-k and top-p; the set differs only where both cut.
+struct SampleOptions {
+  double temperature = 1.0;  ///< logits are divided by it; 0 = the most likely token, ties to the lowest id
+  std::int64_t top_k = 0;    ///< keep the k largest logits and their equals; 0 = all
+  double top_p = 1.0;        ///< keep the most likely tokens (among equals the lowest ids) until they reach top_p
+  double min_p = 0.0;        ///< keep tokens of at least min_p times the probability of the most likely one
+};
+
+struct Draw {
+  std::int64_t row = 0;  ///< of the logits; several draws may share one
+  double uniform = 0.0;  ///< in [0, 1)
+};
+
+struct Drawn {
+  TokenId id = 0;
+  float log_prob = 0.0f;  ///< of the id at temperature 1 over the whole vocabulary
+};
+
+/// One token a draw: the first, in the order of ids, at which the kept probability exceeds `uniform` times its total (in
+/// double). Shape: logits [n, V] float32, as soft-capped by the model; drawn is as long as draws.
+/// On the CPU no vocabulary is sorted as a whole: top-k by partial selection, top-p by a histogram of masses.
+/// Throws InputError for options out of range, and for rows with a NaN, +inf or nothing finite.
+void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn);
+
+/// The distribution that sample draws from: [n, V] float64, 0 where dropped, each row summing to 1. In plain LibTorch:
+/// it defines the meaning, and serves other devices.
+at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& options);
+
+/// log softmax(logits[row]) at `ids`, float32 arithmetic as in log_probs. Throws InputError as sample does.
+std::vector<double> token_log_probs(const at::Tensor& logits, std::int64_t row, TokenSpan ids);
+
+}  // namespace sao::ops

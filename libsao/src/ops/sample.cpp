@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/ops/sample.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "ops/kernels.h"
+#include "ops/sample_row.h"
+#include "sao/base/error.h"
+
+namespace sao::ops {
+namespace {
+
+void check(const at::Tensor& logits, const SampleOptions& options) {
+  if (logits.dim() != 2 || logits.size(1) < 1 || logits.size(1) > std::numeric_limits<TokenId>::max()) {
+    throw InputError(fmt::format("sample: logits of {} dimensions, expected [n, V] with a vocabulary", logits.dim()));
+  }
+  if (!(options.temperature >= 0.0 && std::isfinite(options.temperature)) || options.top_k < 0 ||
+      !(options.top_p > 0.0 && options.top_p <= 1.0) || !(options.min_p >= 0.0 && options.min_p <= 1.0)) {
+    throw InputError(fmt::format("sample: temperature {}, top_k {}, top_p {}, min_p {}, expected temperature >= 0, "
+                                 "top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1",
+                                 options.temperature, options.top_k, options.top_p, options.min_p));
+  }
+}
+
+[[noreturn]] void throw_not_finite(std::int64_t row) {
+  throw InputError(fmt::format("logits: row {} has no finite maximum, expected numbers; the model's weights hold NaN or "
+                               "infinite values, or its dtype overflows",
+                               row));
+}
+
+bool has_kernel(const at::Tensor& logits) { return logits.device().is_cpu() && logits.scalar_type() == at::kFloat; }
+
+}  // namespace
+
+at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& options) {
+  check(logits, options);
+  at::Tensor z = logits.to(at::kFloat);
+  const std::int64_t V = z.size(1);
+  if (options.temperature == 0.0) {
+    return at::zeros(z.sizes(), z.options().dtype(at::kDouble)).scatter_(1, z.argmax(1, true), 1.0);
+  }
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  // Shifted by the largest first, so that no temperature overflows.
+  z = (z - z.amax(1, true)) * std::min(1.0 / options.temperature, 1e30);
+  if (options.top_k > 0 && options.top_k < V) {
+    const at::Tensor largest = std::get<0>(logits.to(at::kFloat).topk(options.top_k, 1));
+    z = z.masked_fill(logits.to(at::kFloat) < largest.select(1, options.top_k - 1).unsqueeze(1), kNever);
+  }
+  at::Tensor p = at::softmax(z, 1, at::kDouble);
+  if (options.top_p < 1.0) {
+    const auto [sorted, order] = at::sort(p, /*stable=*/true, 1, /*descending=*/true);
+    const at::Tensor before = sorted.cumsum(1) - sorted;  // mass of the likelier tokens
+    at::Tensor kept = before < options.top_p;
+    kept.select(1, 0).fill_(true);
+    p = p * at::zeros_like(p).scatter_(1, order, kept.to(at::kDouble));
+  }
+  if (options.min_p > 0.0) p = p.masked_fill(p < options.min_p * p.amax(1, true), 0.0);
+  return p / p.sum(1, true);
+}
+
+void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn) {
+  check(logits, options);
+  const std::int64_t n = logits.size(0), V = logits.size(1), count = static_cast<std::int64_t>(draws.size());
+  SAO_CHECK(drawn.size() == draws.size());
+  for (const Draw& draw : draws) {
+    if (draw.row < 0 || draw.row >= n || !(draw.uniform >= 0.0 && draw.uniform < 1.0)) {
+      throw InputError(fmt::format("sample: a draw from row {} with {}, expected a row below {} and a number in [0, 1)",
+                                   draw.row, draw.uniform, n));
+    }
+  }
+  if (count == 0) return;
+
+  if (!has_kernel(logits)) {
+    at::Tensor rows = at::empty({count}, at::kLong), uniforms = at::empty({count, 1}, at::kDouble);
+    for (std::int64_t i = 0; i < count; ++i) {
+      rows.mutable_data_ptr<std::int64_t>()[i] = draws[static_cast<std::size_t>(i)].row;
+      uniforms.mutable_data_ptr<double>()[i] = draws[static_cast<std::size_t>(i)].uniform;
+    }
+    const at::Tensor z = logits.index_select(0, rows.to(logits.device()));
+    const at::Tensor sums = sampling_distribution(z, options).cumsum(1);  // [count, V]
+    const at::Tensor targets = uniforms.to(logits.device()) * sums.narrow(1, V - 1, 1);
+    const at::Tensor found = at::searchsorted(sums, targets, /*out_int32=*/false, /*right=*/true).clamp_max(V - 1);
+    const at::Tensor log_probs = at::log_softmax(z, 1, at::kFloat).gather(1, found);
+    const at::Tensor ids_cpu = found.to(at::kCPU), log_probs_cpu = log_probs.to(at::kCPU);
+    for (std::int64_t i = 0; i < count; ++i) {
+      Drawn& to = drawn[static_cast<std::size_t>(i)];
+      to = {static_cast<TokenId>(ids_cpu.const_data_ptr<std::int64_t>()[i]), log_probs_cpu.const_data_ptr<float>()[i]};
+      if (!std::isfinite(to.log_prob)) throw_not_finite(draws[static_cast<std::size_t>(i)].row);
+    }
+    return;
+  }
+
+  const at::Tensor rows = logits.stride(1) == 1 ? logits : logits.contiguous();
+  const float* data = rows.const_data_ptr<float>();
+  const std::int64_t stride = rows.stride(0);
+  std::atomic<std::int64_t> bad_row = -1;
+  // A row of some 4,000 words pays for a thread.
+  const std::int64_t grain = std::max<std::int64_t>(1, 4096 / V);
+  at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
+    RowSampler sampler(options);
+    std::int64_t taken = -1;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const Draw& draw = draws[static_cast<std::size_t>(i)];
+      const float* z = data + draw.row * stride;
+      if (draw.row != taken && !sampler.prepare({z, static_cast<std::size_t>(V)})) {
+        bad_row = draw.row;
+        return;
+      }
+      taken = draw.row;
+      const std::int64_t id = sampler.draw(draw.uniform);
+      float log_prob, log_sum_exp;
+      kernels().log_probs(1, V, z, 0.0f, &id, &log_prob, &log_sum_exp);
+      drawn[static_cast<std::size_t>(i)] = {static_cast<TokenId>(id), log_prob};
+    }
+  });
+  if (bad_row >= 0) throw_not_finite(bad_row);
+}
+
+std::vector<double> token_log_probs(const at::Tensor& logits, std::int64_t row, TokenSpan ids) {
+  SAO_CHECK(logits.dim() == 2 && row >= 0 && row < logits.size(0));
+  const std::int64_t V = logits.size(1);
+  for (const TokenId id : ids) {
+    if (id < 0 || id >= V) {
+      throw InputError(fmt::format("token_log_probs: token {}, expected 0 to {}", id, V - 1));
+    }
+  }
+  const at::Tensor z = logits.select(0, row);
+  std::vector<double> result;
+  if (!has_kernel(logits)) {
+    const at::Tensor log_probs = at::log_softmax(z, 0, at::kFloat).to(at::kCPU);
+    for (const TokenId id : ids) result.push_back(log_probs.const_data_ptr<float>()[id]);
+  } else {
+    const at::Tensor values = z.contiguous();
+    const float* data = values.const_data_ptr<float>();
+    if (!std::isfinite(largest_of({data, static_cast<std::size_t>(V)}))) throw_not_finite(row);
+    const std::int64_t first = 0;
+    float ignored, log_sum_exp;
+    kernels().log_probs(1, V, data, 0.0f, &first, &ignored, &log_sum_exp);
+    for (const TokenId id : ids) result.push_back(data[id] - log_sum_exp);
+  }
+  for (const double log_prob : result) {
+    if (std::isnan(log_prob)) throw_not_finite(row);
+  }
+  return result;
+}
+
+}  // namespace sao::ops

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/core.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <system_error>
+#include <utility>
+
+#include "sao/base/error.h"
+#include "sao/io/files.h"
+#include "sao/ops/log_probs.h"
+#include "train/problems.h"
+
+namespace sao::detail {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kTensorsFile = "tensors.safetensors";
+constexpr const char* kStateFile = "state.json";
+constexpr const char* kPrefix = "step-";
+
+// Complete checkpoints by step, oldest first. A folder without state.json is not one of ours.
+std::vector<std::pair<std::int64_t, fs::path>> find_checkpoints(const fs::path& folder) {
+  std::vector<std::pair<std::int64_t, fs::path>> found;
+  if (!fs::is_directory(folder)) return found;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const std::string digits = name.starts_with(kPrefix) ? name.substr(std::string_view(kPrefix).size()) : "";
+    if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (fs::exists(entry.path() / kStateFile)) found.emplace_back(std::stoll(digits), entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+}  // namespace
+
+void validate(const CheckpointOptions& options) {
+  Problems problems("checkpoint");
+  problems.need(options.every_steps >= 0, "every_steps", options.every_steps, "0 or more");
+  problems.need(options.keep >= 1, "keep", options.keep, "at least 1");
+  problems.raise();
+}
+
+Core::Core(CausalLM model, const CoreOptions& options, std::int64_t total_steps)
+    : model_(std::move(model)), options_(options), total_steps_(total_steps), optimizer_(model_.parameters(), options.optimizer) {
+  model_.set_requires_grad(true);
+  model_.set_activation_checkpointing(options.activation_checkpointing);
+}
+
+Core::~Core() {
+  optimizer_.zero_grad();
+  model_.set_requires_grad(false);
+}
+
+double Core::learning_rate() const {
+  return options_.optimizer.learning_rate * schedule_factor(options_.schedule, steps_done(), total_steps_);
+}
+
+at::Tensor Core::scored_logps(const PackedTokens& tokens, const at::Tensor& rows, const at::Tensor& targets) const {
+  const at::Device device = model_.device();
+  return ops::log_probs(
+      model_.hidden(tokens).index_select(0, rows.to(device)), model_.output_weight(), targets.to(device),
+      {.logit_softcap = model_.config().final_logit_softcapping, .chunk_tokens = options_.chunk_tokens});
+}
+
+void Core::backward(const at::Tensor& values, const at::Tensor& gradient) {
+  values.backward(gradient.to(values.device(), values.scalar_type()));
+  optimizer_.accumulate();
+}
+
+double Core::update(const std::function<void(OrderedJson&)>& describe) {
+  const double norm = optimizer_.gradient_norm();
+  if (!std::isfinite(norm)) {
+    stop_non_finite(fmt::format("the gradient norm is {}", norm), describe);
+  }
+  optimizer_.update(norm, learning_rate());
+  model_.weights_changed();
+  return norm;
+}
+
+void Core::stop_non_finite(const std::string& problem, const std::function<void(OrderedJson&)>& describe) {
+  const std::int64_t step = steps_done() + 1;
+  std::string written;
+  if (has_folder()) {
+    OrderedJson report{{"step", step}, {"problem", problem}, {"learning_rate", json_number(learning_rate())}};
+    if (describe) describe(report);
+    OrderedJson norms = OrderedJson::object(), weights = OrderedJson::object();
+    const std::vector<double> gradient_norms = optimizer_.gradient_norms();
+    const c10::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < gradient_norms.size(); ++i) {
+      const auto& [name, parameter] = model_.parameters()[i];
+      norms[name] = json_number(gradient_norms[i]);
+      weights[name] = json_number(parameter.detach().to(at::kFloat).norm().item<double>());
+    }
+    report["gradient_norms"] = std::move(norms);
+    report["parameter_norms"] = std::move(weights);
+    const fs::path path = folder_ / fmt::format("non-finite-step-{:06}.json", step);
+    write_file_atomically(path, dump_json_pretty(report));
+    written = fmt::format("; its values are in {}", path.string());
+  }
+  optimizer_.zero_grad();
+  throw InputError(fmt::format("train: step {}: {}, expected finite numbers; lower the learning rate, or check the "
+                               "weights and data that training began with{}",
+                               step, problem, written));
+}
+
+std::optional<SavedState> Core::open(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw ResourceError(fmt::format("{}: {}, expected a folder for checkpoints", folder.string(), error.message()));
+  folder_ = folder;
+  const auto found = find_checkpoints(folder);
+  if (found.empty()) return std::nullopt;
+  const fs::path& newest = found.back().second;
+  const std::string where = (newest / kStateFile).string();
+  return SavedState{newest, parse_json_object(read_file(newest / kStateFile), where),
+                    SafetensorsFile::open(newest / kTensorsFile)};
+}
+
+void Core::restore(const SavedState& saved, const OrderedJson& identity) {
+  const std::string where = (saved.folder / kStateFile).string();
+  const auto same = saved.state.find("made_with");
+  if (same == saved.state.end()) throw_missing_field(where, "made_with", "what the checkpoint was made with");
+  const std::vector<std::string> differences = json_differences(*same, Json(identity));
+  if (!differences.empty()) {
+    throw InputError(fmt::format("{}: {}; resume with the checkpoint's settings, or start in another folder", where,
+                                 fmt::join(differences, "; ")));
+  }
+  const auto steps = get_field<std::int64_t>(saved.state, "step", where);
+  if (steps < 0 || steps > total_steps_) {
+    throw InputError(fmt::format("{}: field \"step\" is {}, expected 0 to {}", where, steps, total_steps_));
+  }
+  optimizer_.load(saved.tensors, steps);
+  model_.weights_changed();
+}
+
+void Core::save_if_due(const OrderedJson& identity, const OrderedJson& progress, const NamedTensors& more) {
+  if (!has_folder()) return;
+  const std::int64_t step = steps_done(), every = options_.checkpoint.every_steps;
+  if (!done() && (every == 0 || step % every != 0)) return;
+  NamedTensors tensors = optimizer_.state();
+  tensors.insert(tensors.end(), more.begin(), more.end());
+  OrderedJson state{{"format", 1}, {"step", step}};
+  state.update(progress);
+  state["made_with"] = identity;
+  write_folder_atomically(folder_ / fmt::format("{}{:06}", kPrefix, step), [&](const fs::path& temporary) {
+    write_safetensors(temporary / kTensorsFile, tensors);
+    write_file_atomically(temporary / kStateFile, dump_json_pretty(state));
+  });
+  const auto found = find_checkpoints(folder_);
+  const auto keep = static_cast<std::size_t>(options_.checkpoint.keep);
+  for (std::size_t i = 0; i + keep < found.size(); ++i) {
+    // state.json goes first: what is left of a removal that a crash interrupts is no checkpoint.
+    std::error_code ignored;
+    fs::remove(found[i].second / kStateFile, ignored);
+    fs::remove_all(found[i].second, ignored);
+  }
+}
+
+void explain_out_of_memory(const std::function<void()>& work) {
+  constexpr const char* kAdvice =
+      "train: out of memory; lower micro_batch_tokens or chunk_tokens, or switch activation_checkpointing on";
+  try {
+    work();
+  } catch (const c10::OutOfMemoryError&) {
+    throw ResourceError(kAdvice);
+  } catch (const std::bad_alloc&) {
+    throw ResourceError(kAdvice);
+  }
+}
+
+OrderedJson json_number(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : value > 0.0 ? "inf" : "-inf";
+}
+
+void check_ids(TokenSpan ids, std::int64_t vocab_size, const std::string& where) {
+  for (const TokenId id : ids) {
+    if (id < 0 || id >= vocab_size) {
+      throw InputError(fmt::format("{}: token id {}, expected 0 to {}, the model's vocabulary", where, id, vocab_size - 1));
+    }
+  }
+}
+
+}  // namespace sao::detail

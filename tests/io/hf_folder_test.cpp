@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/io/hf_folder.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "sao/base/error.h"
+#include "sao/io/files.h"
+#include "support/paths.h"
+
+namespace sao {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string complaint(const fs::path& folder) {
+  try {
+    CheckpointReader::open(folder);
+  } catch (const InputError& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+NamedTensors three_tensors() {
+  return {{"z", at::full({4}, 1.0F)}, {"a", at::full({4}, 2.0F)}, {"m", at::full({2}, 3.0F)}};
+}
+
+TEST(HfFolder, OneFileGoesBothWays) {
+  const testing::TemporaryFolder folder;
+  write_checkpoint(folder.path(), three_tensors());
+  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"model.safetensors"});
+  const auto reader = CheckpointReader::open(folder.path());
+  EXPECT_EQ(reader.names(), (std::vector<std::string>{"a", "m", "z"}));
+  EXPECT_TRUE(reader.tensor("z").equal(at::full({4}, 1.0F)));
+  EXPECT_EQ(reader.info("m").shape, std::vector<std::int64_t>{2});
+  EXPECT_EQ(reader.file_of("m"), folder / "model.safetensors");
+  EXPECT_FALSE(reader.contains("none"));
+  EXPECT_THROW(reader.tensor("none"), InputError);
+}
+
+TEST(HfFolder, ShardsGoBothWays) {
+  const testing::TemporaryFolder folder;
+  write_checkpoint(folder.path(), three_tensors(), 24);  // z alone, then a and m
+  EXPECT_EQ(names_in(folder.path()),
+            (std::vector<std::string>{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+                                      "model.safetensors.index.json"}));
+  const auto reader = CheckpointReader::open(folder.path());
+  for (const auto& [name, tensor] : three_tensors()) EXPECT_TRUE(reader.tensor(name).equal(tensor)) << name;
+  EXPECT_EQ(reader.file_of("m").filename(), "model-00002-of-00002.safetensors");
+  EXPECT_EQ(read_file(folder / "model.safetensors.index.json"),
+            "{\n  \"metadata\": {\n    \"total_size\": 40\n  },\n  \"weight_map\": {\n"
+            "    \"a\": \"model-00002-of-00002.safetensors\",\n    \"m\": \"model-00002-of-00002.safetensors\",\n"
+            "    \"z\": \"model-00001-of-00002.safetensors\"\n  }\n}\n");
+}
+
+TEST(HfFolder, WritingReplacesACheckpointOfTheOtherKind) {
+  const testing::TemporaryFolder folder;
+  write_checkpoint(folder.path(), three_tensors(), 16);
+  write_checkpoint(folder.path(), {{"a", at::full({4}, 9.0F)}});
+  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"model.safetensors"});
+  write_checkpoint(folder.path(), three_tensors(), 16);
+  EXPECT_TRUE(CheckpointReader::open(folder.path()).tensor("a").equal(at::full({4}, 2.0F)));
+}
+
+TEST(HfFolder, ReadsTheShardedParityModel) {
+  SAO_NEED_PARITY("sharded-gemma2");
+  const auto reader = CheckpointReader::open(testing::parity("sharded-gemma2"));
+  EXPECT_EQ(reader.tensor("model.embed_tokens.weight").sizes(), (std::vector<std::int64_t>{1024, 40}));
+  EXPECT_EQ(reader.info("model.norm.weight").dtype, "BF16");
+  for (const std::string& name : reader.names()) EXPECT_TRUE(reader.tensor(name).defined()) << name;
+}
+
+TEST(HfFolder, FoldersWithoutWeightsSaySo) {
+  const testing::TemporaryFolder folder;
+  EXPECT_THAT(complaint(folder / "none"), HasSubstr("no such folder"));
+  EXPECT_THAT(complaint(folder.path()), AllOf(HasSubstr("no weights"), HasSubstr("model.safetensors")));
+  std::ofstream(folder / "pytorch_model.bin") << "x";
+  EXPECT_THAT(complaint(folder.path()), HasSubstr("convert pytorch_model.bin"));
+}
+
+TEST(HfFolder, BrokenIndexesAreNamed) {
+  const testing::TemporaryFolder folder;
+  write_safetensors(folder / "s.safetensors", {{"a", at::ones({2})}});
+  const auto with_index = [&](const std::string& text) {
+    std::ofstream(folder / "model.safetensors.index.json") << text;
+    return complaint(folder.path());
+  };
+  EXPECT_EQ(with_index(R"({"weight_map": {"a": "s.safetensors"}})"), "none");
+  EXPECT_THAT(with_index("{"), HasSubstr("index.json: not valid JSON"));
+  EXPECT_THAT(with_index("{}"), HasSubstr("no object \"weight_map\""));
+  EXPECT_THAT(with_index(R"({"weight_map": {"a": 3}})"), HasSubstr("field \"a\" is 3, expected a string"));
+  EXPECT_THAT(with_index(R"({"weight_map": {"a": "t.safetensors"}})"),
+              AllOf(HasSubstr("shard \"t.safetensors\""), HasSubstr("not in the folder")));
+  EXPECT_THAT(with_index(R"({"weight_map": {"b": "s.safetensors"}})"), HasSubstr("tensor \"b\" is not in \"s.safetensors\""));
+  EXPECT_THAT(with_index(R"({"weight_map": {"a": "../s.safetensors"}})"), HasSubstr("expected a file of the same folder"));
+  EXPECT_THAT(with_index(R"({"weight_map": {"a": "/etc/passwd"}})"), HasSubstr("expected a file of the same folder"));
+}
+
+TEST(HfFolder, TokenizerFilesAreCopied) {
+  const testing::TemporaryFolder from;
+  const testing::TemporaryFolder to;
+  std::ofstream(from / "tokenizer.json") << "t";
+  std::ofstream(from / "sao_templates.json") << "s";
+  std::ofstream(from / "config.json") << "c";
+  std::ofstream(to / "tokenizer.json") << "old";
+  copy_tokenizer_files(from.path(), to.path());
+  EXPECT_EQ(names_in(to.path()), (std::vector<std::string>{"sao_templates.json", "tokenizer.json"}));
+  EXPECT_EQ(read_file(to / "tokenizer.json"), "t");
+  EXPECT_NO_THROW(copy_tokenizer_files(from.path(), from.path()));
+  EXPECT_EQ(read_file(from / "tokenizer.json"), "t");
+  EXPECT_THROW(copy_tokenizer_files(from.path(), to / "none"), ResourceError);
+}
+
+}  // namespace
+}  // namespace sao

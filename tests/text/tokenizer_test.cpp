@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+// Both kinds of tokenizer against the reference libraries, through the public interface.
+#include "sao/text/tokenizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "fixtures.h"
+#include "support/paths.h"
+
+namespace sao {
+namespace {
+
+using ::testing::AllOf;
+using testing::from_base64;
+using testing::from_hex;
+using testing::golden;
+using ::testing::HasSubstr;
+using testing::ids_of;
+using testing::input_error_of;
+using testing::parity;
+using testing::read_expected;
+using testing::TemporaryFolder;
+using testing::write_text;
+
+// The small goldens.
+
+class SentencePieceGolden : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SentencePieceGolden, AgreesWithSentencePiece) {
+  const auto folder = golden("text") / GetParam();
+  const auto expected = read_expected(folder);
+  const auto tokenizer = Tokenizer::load(folder);
+  EXPECT_EQ(tokenizer->vocab_size(), expected["vocab_size"]);
+  EXPECT_EQ(tokenizer->bos_id(), expected["bos"].get<TokenId>());
+  EXPECT_EQ(tokenizer->eos_id(), expected["eos"].get<TokenId>());
+  for (const auto& c : expected["cases"]) {
+    const std::string text = c["text"];
+    EXPECT_EQ(tokenizer->encode(text, false), ids_of(c["ids"])) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"])), c["decoded"]) << c;
+  }
+  for (const auto& c : expected["decode_cases"]) EXPECT_EQ(tokenizer->decode(ids_of(c["ids"])), c["decoded"]) << c;
+  for (const auto& c : expected["invalid_utf8"])
+    EXPECT_EQ(tokenizer->encode(from_hex(c["hex"].get<std::string>()), false), ids_of(c["ids"])) << c;
+}
+INSTANTIATE_TEST_SUITE_P(Sets, SentencePieceGolden, ::testing::Values("unigram", "gemma", "dummy_prefix"));
+
+class PipelineGolden : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(PipelineGolden, AgreesWithTokenizers) {
+  const auto folder = golden("text") / GetParam();
+  const auto expected = read_expected(folder);
+  const auto tokenizer = Tokenizer::load(folder);
+  EXPECT_EQ(tokenizer->vocab_size(), expected["vocab_size"]);
+  EXPECT_TRUE(tokenizer->adds_bos());
+  EXPECT_EQ(tokenizer->bos_id(), expected["with_bos"][0].get<TokenId>());
+  for (const auto& c : expected["cases"]) {
+    EXPECT_EQ(tokenizer->encode(c["text"].get<std::string>(), true), ids_of(c["ids"])) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), false), c["decoded"]) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), true), c["decoded_skip"]) << c;
+  }
+  for (const auto& c : expected["special_not_parsed"])
+    EXPECT_EQ(tokenizer->encode(c["text"].get<std::string>(), false), ids_of(c["ids"])) << c;
+  for (const auto& c : expected["decode_cases"]) {
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), false), c["decoded"]) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), true), c["decoded_skip"]) << c;
+  }
+  for (const auto& c : expected["invalid_utf8"])
+    EXPECT_EQ(tokenizer->encode(from_hex(c["hex"].get<std::string>()), true), ids_of(c["ids"])) << c;
+}
+INSTANTIATE_TEST_SUITE_P(Sets, PipelineGolden, ::testing::Values("byte_level", "byte_fallback"));
+
+TEST(Tokenizer, ControlTokensInTextOnlyWhereAsked) {
+  const auto tokenizer = Tokenizer::load(golden("text") / "gemma");
+  EXPECT_EQ(tokenizer->encode("<bos>", true), TokenIds{2});
+  EXPECT_EQ(tokenizer->encode("<unk><eos><pad>", true), (TokenIds{3, 1, 0}));
+  EXPECT_GT(tokenizer->encode("<bos>", false).size(), 1u);
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode("a<bos> b", false)), "a<bos> b");
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode("a<bos> b", true), false), "a<bos> b");
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode("a<bos> b", true), true), "a b");
+  // User-defined symbols are split out either way, and are not special unless tokenizer_config.json says so.
+  const TokenId turn = tokenizer->find_token("<start_of_turn>").value();
+  EXPECT_EQ(tokenizer->encode("<start_of_turn>", false), TokenIds{turn});
+  EXPECT_EQ(tokenizer->decode(TokenIds{turn}, true), "<start_of_turn>");
+}
+
+TEST(Tokenizer, ConfigNamesSpecialTokensAndAddsNewOnes) {
+  TemporaryFolder folder;
+  std::filesystem::copy_file(golden("text") / "gemma" / "tokenizer.model", folder / "tokenizer.model");
+  write_text(
+      folder / "tokenizer_config.json",
+      R"({"eos_token": {"content": "<end_of_turn>"}, "additional_special_tokens": ["<start_of_turn>"], "add_bos_token": false,
+                 "added_tokens_decoder": {"430": {"content": "<|new|>", "special": true, "rstrip": true}, "431": {"content": "plain"}}})");
+  const auto tokenizer = Tokenizer::load(folder.path());
+  const TokenId start = tokenizer->find_token("<start_of_turn>").value();
+  const TokenId end = tokenizer->find_token("<end_of_turn>").value();
+  EXPECT_EQ(tokenizer->eos_id(), end);
+  EXPECT_EQ(tokenizer->bos_id(), 2);
+  EXPECT_FALSE(tokenizer->adds_bos());
+  EXPECT_EQ(tokenizer->vocab_size(), 432);
+  EXPECT_EQ(tokenizer->decode(TokenIds{start, 430, end}, true), "");
+  EXPECT_EQ(tokenizer->decode(TokenIds{start, 430, end}, false), "<start_of_turn><|new|><end_of_turn>");
+  EXPECT_EQ(tokenizer->encode("<|new|>  plain", true), (TokenIds{430, 431}));
+  EXPECT_EQ(tokenizer->encode("plain", false), TokenIds{431});
+  EXPECT_NE(tokenizer->encode("<|new|>", false), TokenIds{430});
+  EXPECT_THROW(tokenizer->decode(TokenIds{425}), InputError);  // between the model and the added tokens
+}
+
+TEST(Tokenizer, SpecialTokensOfTheConfigOnTopOfTokenizerJson) {
+  TemporaryFolder folder;
+  std::filesystem::copy_file(golden("text") / "byte_level" / "tokenizer.json", folder / "tokenizer.json");
+  write_text(folder / "special_tokens_map.json", R"({"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})");
+  const auto tokenizer = Tokenizer::load(folder.path());
+  EXPECT_EQ(tokenizer->eos_id(), tokenizer->find_token("<|eot_id|>"));
+  EXPECT_TRUE(tokenizer->adds_bos());
+  EXPECT_EQ(tokenizer->find_token("no such token"), std::nullopt);
+}
+
+TEST(Tokenizer, ManyThreadsAtOnce) {
+  for (const char* name : {"gemma", "byte_level"}) {
+    const auto tokenizer = Tokenizer::load(golden("text") / name);
+    const std::string text = "The better answer is kept as chosen, the other one as rejected. 12345 你好";
+    const TokenIds ids = tokenizer->encode(text);
+    std::vector<std::thread> threads;
+    std::vector<int> wrong(4, 0);
+    for (std::size_t t = 0; t < wrong.size(); ++t)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 200; ++i) wrong[t] += tokenizer->encode(text) != ids || tokenizer->decode(ids) != text;
+      });
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(wrong, std::vector<int>(4, 0)) << name;
+  }
+}
+
+// The larger fixtures beside the checkout.
+
+TEST(TokenizerParity, Gemma) {
+  SAO_NEED_PARITY("tok-gemma");
+  const auto folder = parity("tok-gemma");
+  const auto expected = read_expected(folder);
+  const auto tokenizer = Tokenizer::load(folder);
+  EXPECT_EQ(tokenizer->vocab_size(), expected["vocab_size"]);
+  EXPECT_EQ(tokenizer->bos_id(), 2);
+  EXPECT_EQ(tokenizer->eos_id(), 1);
+  EXPECT_TRUE(tokenizer->adds_bos());
+  int differ = 0;
+  for (const auto& c : expected["cases"]) {
+    const std::string text = c["text"];
+    EXPECT_EQ(tokenizer->encode(text, false), ids_of(c["sp_ids"])) << c;
+    EXPECT_EQ(tokenizer->encode(text, true), ids_of(c["ids"])) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["sp_ids"])), c["sp_decoded"]) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), false), c["decoded"]) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), true), c["decoded_skip"]) << c;
+    differ += c.contains("hf_sp_differ");
+  }
+  EXPECT_EQ(differ, expected["hf_sp_differ_count"]);
+  for (const auto& c : expected["decode_cases"]) {
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), false), c["sp_decoded"]) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), true), c["decoded_skip"]) << c;
+  }
+  for (const auto& c : expected["invalid_utf8"]) {
+    const std::string bytes = from_base64(c["bytes_b64"].get<std::string>());
+    EXPECT_EQ(tokenizer->encode(bytes, false), ids_of(c["sp_ids"])) << c;
+    EXPECT_EQ(tokenizer->encode(bytes, true), ids_of(c["sp_ids"])) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["sp_ids"])), c["sp_decoded"]) << c;
+    EXPECT_EQ(tokenizer->encode(c["python_replace"].get<std::string>()), ids_of(c["ids_of_python_replace"])) << c;
+  }
+}
+
+void expect_pipeline_parity(const std::filesystem::path& folder, const nlohmann::json& expected) {
+  const auto tokenizer = Tokenizer::load(folder);
+  EXPECT_EQ(tokenizer->vocab_size(), expected["vocab_size"]);
+  EXPECT_TRUE(tokenizer->adds_bos());
+  EXPECT_EQ(tokenizer->bos_id(), expected["bos_example"]["ids"][0].get<TokenId>());
+  for (const auto& c : expected["cases"]) {
+    EXPECT_EQ(tokenizer->encode(c["text"].get<std::string>()), ids_of(c["ids"])) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), false), c["decoded"]) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), true), c["decoded_skip"]) << c;
+  }
+  for (const auto& c : expected["decode_cases"]) {
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), false), c["decoded"]) << c;
+    EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), true), c["decoded_skip"]) << c;
+  }
+  for (const auto& c : expected["invalid_utf8"])
+    EXPECT_EQ(tokenizer->encode(from_base64(c["bytes_b64"].get<std::string>())), ids_of(c["ids_of_python_replace"]))
+        << c;
+}
+
+TEST(TokenizerParity, Llama3) {
+  SAO_NEED_PARITY("tok-llama3");
+  expect_pipeline_parity(parity("tok-llama3"), read_expected(parity("tok-llama3")));
+}
+
+TEST(TokenizerParity, GemmaWithoutTokenizerModel) {
+  SAO_NEED_PARITY("tok-gemma");
+  TemporaryFolder folder;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    std::filesystem::copy_file(parity("tok-gemma") / name, folder / name);
+  expect_pipeline_parity(folder.path(), read_expected(parity("tok-gemma")));
+}
+
+// What is refused.
+
+TEST(TokenizerErrors, Files) {
+  TemporaryFolder folder;
+  EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder / "none"); }), HasSubstr("none: no such folder"));
+  EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder.path()); }),
+              AllOf(HasSubstr(folder.path().string()), HasSubstr("tokenizer.json")));
+  write_text(folder / "tokenizer.json", "{\"model\": ");
+  EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder.path()); }),
+              AllOf(HasSubstr("tokenizer.json: not valid JSON"), ::testing::Not(HasSubstr("\n"))));
+  write_text(folder / "tokenizer.json", "[]");
+  EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder.path()); }), HasSubstr("tokenizer.json"));
+  write_text(folder / "tokenizer.model", "no protocol buffer at all");
+  EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder.path()); }), HasSubstr("tokenizer.model: "));
+  write_text(folder / "tokenizer.model", "");
+  EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder.path()); }), HasSubstr("tokenizer.model: no pieces"));
+}
+
+TEST(TokenizerErrors, TruncatedModelNeverCrashes) {
+  TemporaryFolder folder;
+  std::ifstream file(golden("text") / "gemma" / "tokenizer.model", std::ios::binary);
+  const std::string whole((std::istreambuf_iterator<char>(file)), {});
+  for (std::size_t size = 1; size < whole.size(); size += 97) {
+    write_text(folder / "tokenizer.model", std::string_view(whole).substr(0, size));
+    try {
+      Tokenizer::load(folder.path())->encode("Hello world");
+    } catch (const InputError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("tokenizer.model"));
+    }
+  }
+}
+
+struct BrokenJson {
+  const char* name;
+  const char* patch;  // JSON merge patch for the golden byte_level/tokenizer.json
+  std::vector<const char*> in_message;
+};
+
+class BrokenTokenizerJson : public ::testing::TestWithParam<BrokenJson> {};
+
+TEST_P(BrokenTokenizerJson, IsRefusedByName) {
+  TemporaryFolder folder;
+  std::ifstream file(golden("text") / "byte_level" / "tokenizer.json");
+  auto json = nlohmann::json::parse(file);
+  json.merge_patch(nlohmann::json::parse(GetParam().patch));
+  write_text(folder / "tokenizer.json", json.dump());
+  const std::string message = input_error_of([&] { Tokenizer::load(folder.path()); });
+  EXPECT_THAT(message, HasSubstr("tokenizer.json: "));
+  for (const char* part : GetParam().in_message) EXPECT_THAT(message, HasSubstr(part));
+}
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, BrokenTokenizerJson,
+    ::testing::Values(
+        BrokenJson{"Model", R"({"model": {"type": "WordPiece"}})", {"model.type", "WordPiece", "BPE"}},
+        BrokenJson{"NoModel", R"({"model": null})", {"model"}},
+        BrokenJson{"NoVocab", R"({"model": {"vocab": null}})", {"model", "vocab"}},
+        BrokenJson{"VocabType", R"({"model": {"vocab": {"a": "x"}}})", {"model.vocab", "\"a\""}},
+        BrokenJson{"HugeId", R"({"model": {"vocab": {"a": 4000000000}}})", {"model.vocab", "4000000000"}},
+        BrokenJson{"NegativeId", R"({"model": {"vocab": {"a": -1}}})", {"model.vocab", "-1"}},
+        BrokenJson{"TwoTokensOneId", R"({"model": {"vocab": {"a": 1}}})", {"model.vocab", "id 1"}},
+        BrokenJson{"Merge", R"({"model": {"merges": [["a", "nowhere"]]}})", {"model.merges[0]", "nowhere"}},
+        BrokenJson{"MergeForm", R"({"model": {"merges": ["a b c"]}})", {"model.merges[0]", "a b c"}},
+        BrokenJson{"Dropout", R"({"model": {"dropout": 0.1}})", {"model.dropout"}},
+        BrokenJson{"Prefix", R"({"model": {"continuing_subword_prefix": "##"}})", {"continuing_subword_prefix"}},
+        BrokenJson{"Normalizer", R"({"normalizer": {"type": "Lowercase"}})", {"normalizer.type", "Lowercase"}},
+        BrokenJson{"PreTokenizer",
+                   R"({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}]}})",
+                   {"pre_tokenizer.pretokenizers[0].type", "Whitespace"}},
+        BrokenJson{"Regex",
+                   R"({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"}})",
+                   {"pre_tokenizer.pattern.Regex", "regular expression"}},
+        BrokenJson{"Behavior",
+                   R"({"pre_tokenizer": {"type": "Split", "pattern": {"String": "a"}, "behavior": "Sideways"}})",
+                   {"behavior", "Sideways"}},
+        BrokenJson{"PostProcessor",
+                   R"({"post_processor": {"type": "BertProcessing"}})",
+                   {"post_processor.type", "BertProcessing"}},
+        BrokenJson{"Decoder", R"({"decoder": {"type": "WordPiece"}})", {"decoder.type", "WordPiece"}},
+        BrokenJson{"AddedToken", R"({"added_tokens": [{"id": 5}]})", {"added_tokens[0]", "content"}},
+        BrokenJson{
+            "AddedTokenId", R"({"added_tokens": [{"id": 5, "content": "<x>"}]})", {"added_tokens[0].id", "<x>"}}),
+    [](const auto& broken) { return broken.param.name; });
+
+TEST(TokenizerErrors, Config) {
+  TemporaryFolder folder;
+  std::filesystem::copy_file(golden("text") / "gemma" / "tokenizer.model", folder / "tokenizer.model");
+  const auto error_with = [&](const char* config) {
+    write_text(folder / "tokenizer_config.json", config);
+    return input_error_of([&] { Tokenizer::load(folder.path()); });
+  };
+  EXPECT_THAT(error_with(R"({"bos_token": "<nowhere>"})"),
+              AllOf(HasSubstr("tokenizer_config.json: bos_token"), HasSubstr("<nowhere>")));
+  EXPECT_THAT(error_with(R"({"eos_token": 5})"), HasSubstr("tokenizer_config.json: eos_token is 5"));
+  EXPECT_THAT(error_with(R"({"add_bos_token": "yes"})"), HasSubstr("add_bos_token"));
+  EXPECT_THAT(error_with(R"({"added_tokens_decoder": {"x": {"content": "y"}}})"), HasSubstr("added_tokens_decoder"));
+  EXPECT_THAT(error_with(R"({"added_tokens_decoder": {"99999999999": {"content": "y"}}})"), HasSubstr("99999999999"));
+  EXPECT_THAT(error_with(R"({"added_tokens_decoder": {"3": {"content": "other"}}})"), HasSubstr("other"));
+}
+
+TEST(TokenizerErrors, UnknownIds) {
+  for (const char* name : {"gemma", "byte_level", "byte_fallback"}) {
+    const auto tokenizer = Tokenizer::load(golden("text") / name);
+    const auto size = static_cast<TokenId>(tokenizer->vocab_size());
+    EXPECT_NO_THROW(tokenizer->decode(TokenIds{size - 1})) << name;
+    for (const TokenId id : {-1, size, size + 1000})
+      EXPECT_THAT(input_error_of([&] { tokenizer->decode(TokenIds{0, id}); }), HasSubstr(std::to_string(id))) << name;
+  }
+}
+
+}  // namespace
+}  // namespace sao
