@@ -30,6 +30,9 @@ struct Answers {
 /// Flaws of content, as opposed to those of form.
 inline constexpr Flaws kContentFlaws = kOffTopic | kWrong | kCount | kBroken;
 
+inline constexpr std::uint64_t kRequestsSeed = 1001;  // of the held-out requests; the same for every model
+inline constexpr std::uint64_t kHealthSeed = 2002;
+
 /// Requests that no training document holds.
 std::vector<std::string> held_out_requests(std::uint64_t seed, std::size_t count);
 

@@ -21,9 +21,6 @@
 namespace microworld {
 namespace {
 
-constexpr std::uint64_t kRequestsSeed = 1001;  // of the held-out requests; the same for every model
-constexpr std::uint64_t kHealthSeed = 2002;
-
 const sao::PromptTemplates kPrompts{.persona = std::string(kPersonaTemplate),
                                     .unguided = std::string(kUnguidedTemplate)};
 
@@ -148,10 +145,10 @@ std::string table_row(const std::string& name, Row& row) {
       100.0 * sao::mean(row["request_loss"]), 100.0 * sao::mean(row["clean_loss"]));
 }
 
-std::vector<Variant> all_variants() {
-  const sao::SimPO simpo{.beta = 10.0, .gamma_beta_ratio = 0.3};
+std::vector<Variant> all_variants(const RoundSettings& settings) {
+  const sao::SimPO simpo{.beta = settings.beta, .gamma_beta_ratio = settings.gamma_beta_ratio};
   return {{"SimPO, self-judged in both orders", Labels::kSelf, simpo},
-          {"DPO, self-judged in both orders", Labels::kSelf, sao::DPO{.beta = 0.1}},
+          {"DPO, self-judged in both orders", Labels::kSelf, sao::DPO{.beta = settings.dpo_beta}},
           {"SimPO, self-judged in one order", Labels::kSelfOneOrder, simpo},
           {"SimPO, self-judged as the paper does (one order, sampled text)", Labels::kSelfText, simpo},
           {"SimPO, random verdicts", Labels::kRandom, simpo},
@@ -214,7 +211,7 @@ std::string controls(const std::filesystem::path& model_folder, const RoundSetti
   const std::vector<std::string> held_out = held_out_requests(kRequestsSeed, static_cast<std::size_t>(requests));
   std::map<std::string, Row> rows;
   std::vector<Variant> variants;
-  for (const Variant& variant : all_variants()) {
+  for (const Variant& variant : all_variants(settings)) {
     const auto matches = [&](const std::string& part) { return variant.name.find(part) != std::string::npos; };
     if (only.empty() || std::any_of(only.begin(), only.end(), matches)) variants.push_back(variant);
   }
@@ -253,7 +250,7 @@ std::string rounds(const std::filesystem::path& model_folder, const RoundSetting
   const Base base = load(model_folder);
   const std::vector<std::string> held_out = held_out_requests(kRequestsSeed, static_cast<std::size_t>(requests));
   std::vector<Row> rows(static_cast<std::size_t>(count));
-  const Variant variant = all_variants()[0];
+  const Variant variant = all_variants(settings)[0];
   for (std::int64_t s = 1; s <= seeds; ++s) {
     const sao::Seed seed{static_cast<std::uint64_t>(s)};
     sao::Engine engine(base.model, base.text, {.max_batch = 256});

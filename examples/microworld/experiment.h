@@ -32,6 +32,9 @@ struct RoundSettings {
   double prompt_temperature = 1.0;
   double answer_temperature = 1.0;
   std::int64_t max_new_tokens = 96;
+  double beta = 10.0;              // SimPO
+  double gamma_beta_ratio = 0.3;
+  double dpo_beta = 0.1;
   double learning_rate = 3e-4;
   std::int64_t batch_size = 32;
   std::int64_t epochs = 1;
@@ -45,6 +48,9 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("prompt_temperature", options.prompt_temperature, "of the prompts");
   visit("answer_temperature", options.answer_temperature, "of the two answers");
   visit("max_new_tokens", options.max_new_tokens, "longest prompt or answer");
+  visit("beta", options.beta, "SimPO's beta");
+  visit("gamma_beta_ratio", options.gamma_beta_ratio, "SimPO's gamma / beta");
+  visit("dpo_beta", options.dpo_beta, "DPO's beta");
   visit("learning_rate", options.learning_rate, "peak learning rate");
   visit("batch_size", options.batch_size, "pairs an optimizer step");
   visit("epochs", options.epochs, "passes over the pairs");

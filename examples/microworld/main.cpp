@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string>
 
+#include "demo.h"
 #include "experiment.h"
 #include "pretrain.h"
 #include "sao/base/error.h"
@@ -66,6 +67,16 @@ int main(int argc, char** argv) try {
   diversity->add_option("--count", prompts, "prompts of each kind")->capture_default_str();
   diversity->add_option("--temperature", temperature, "of both kinds")->capture_default_str();
   diversity->callback([&] { std::fputs(microworld::diversity(folder, prompts, temperature, seeds).c_str(), stdout); });
+
+  microworld::DemoOptions demo_options;
+  std::string run_folder = "build/demo";
+  folder = "examples/microworld/model";
+  CLI::App* demo = app.add_subcommand("demo", "one whole round on the bundled model, with a closing table");
+  demo->add_option("--model", folder, "the model folder")->capture_default_str();
+  demo->add_option("--run", run_folder, "the run folder; a run that was stopped goes on")->capture_default_str();
+  visit_fields(Flags{demo}, demo_options);
+  visit_fields(Flags{demo}, settings);
+  demo->callback([&] { microworld::demo(folder, run_folder, settings, demo_options); });
 
   try {
     app.parse(argc, argv);

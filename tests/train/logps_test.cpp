@@ -32,7 +32,7 @@ TEST(Logps, PackedSumsAreTheSequencesOwn) {
   const auto pairs = toy_pairs(7);
   model.set_requires_grad(true);
   const PairLogps logps = pair_logps(model, pairs, /*chunk_tokens=*/5);
-  std::vector<Completion> completions;
+  std::vector<PromptedResponse> completions;
   for (const TokenPair& pair : pairs) completions.push_back({pair.prompt, pair.chosen});
   for (const std::int64_t batch_tokens : {1, 30, 10000}) {
     const std::vector<double> sums = sequence_logps(model, completions, {.batch_tokens = batch_tokens});
@@ -52,7 +52,7 @@ TEST(Logps, PackedSumsAreTheSequencesOwn) {
 TEST(Logps, TokensDoNotDependOnTheBatchWithGradientsOff) {
   const CausalLM model = tiny_model();
   const auto pairs = toy_pairs(9);
-  std::vector<Completion> completions;
+  std::vector<PromptedResponse> completions;
   for (const TokenPair& pair : pairs) completions.push_back({pair.prompt, pair.rejected});
   const auto alone = response_token_logps(model, completions, {.batch_tokens = 1});
   const auto together = response_token_logps(model, completions, {.batch_tokens = 10000});
@@ -62,8 +62,8 @@ TEST(Logps, TokensDoNotDependOnTheBatchWithGradientsOff) {
 TEST(Logps, EmptySidesAreRefused) {
   const CausalLM model = tiny_model();
   const TokenIds some = {1, 2}, none;
-  EXPECT_THROW(sequence_logps(model, std::vector<Completion>{{some, none}}), InputError);
-  EXPECT_THROW(sequence_logps(model, std::vector<Completion>{{none, some}}), InputError);
+  EXPECT_THROW(sequence_logps(model, std::vector<PromptedResponse>{{some, none}}), InputError);
+  EXPECT_THROW(sequence_logps(model, std::vector<PromptedResponse>{{none, some}}), InputError);
 }
 
 }  // namespace

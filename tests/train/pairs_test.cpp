@@ -87,7 +87,7 @@ TEST_P(TokenizeText, PlainStringsGetNoTemplateAndEndWithEos) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, TokenizeText, ::testing::Values("gemma2-tiny", "llama3-tiny"),
-                         [](const auto& info) { return info.index == 0 ? "Gemma2" : "Llama3"; });
+                         [](const auto& test) { return test.index == 0 ? "Gemma2" : "Llama3"; });
 
 }  // namespace
 }  // namespace sao

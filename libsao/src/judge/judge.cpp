@@ -189,7 +189,7 @@ Compact compact(std::string_view text) {
 }
 
 bool is_word_character(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || static_cast<unsigned char>(c) >= 0x80;
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
 /// Whether `pattern` stands in `text` and ends with a word there (so that "1 > 2" is not found in "1 > 20").

@@ -21,7 +21,9 @@ namespace sao {
 namespace {
 
 using Words = std::vector<std::string>;
-using NgramCounts = std::unordered_map<std::string, std::int64_t>;
+/// An n-gram is known by 64 bits of hash: among the 1e7 n-grams of a large set the chance of any clash is below 1e-5.
+using Ngram = std::uint64_t;
+using NgramCounts = std::vector<std::pair<Ngram, std::int64_t>>;  // each once, ascending
 
 double share(double part, double whole) { return whole > 0 ? part / whole : 0.0; }
 
@@ -38,11 +40,14 @@ std::int64_t ngram_total(const Words& words, std::size_t n) {
 }
 
 NgramCounts count_ngrams(const Words& words, std::size_t n) {
+  std::vector<Ngram> all;
+  if (words.size() >= n) all.reserve(words.size() - n + 1);
+  for (std::size_t begin = 0; begin + n <= words.size(); ++begin) all.push_back(detail::ngram_hash(words, begin, n));
+  std::sort(all.begin(), all.end());
   NgramCounts counts;
-  for (std::size_t begin = 0; begin + n <= words.size(); ++begin) {
-    std::string ngram;
-    for (std::size_t i = 0; i < n; ++i) ngram.append(words[begin + i]).append(" ");
-    ++counts[ngram];
+  for (Ngram ngram : all) {
+    if (counts.empty() || counts.back().first != ngram) counts.emplace_back(ngram, 0);
+    ++counts.back().second;
   }
   return counts;
 }
@@ -83,7 +88,7 @@ double repeated_ngrams(const std::vector<Words>& texts, std::size_t n) {
     std::int64_t texts = 0;
     std::int64_t occurrences = 0;
   };
-  std::unordered_map<std::string, Use> uses;
+  std::unordered_map<Ngram, Use> uses;
   for (const Words& words : texts) {
     for (const auto& [ngram, count] : count_ngrams(words, n)) {
       Use& use = uses[ngram];
@@ -100,7 +105,7 @@ double repeated_ngrams(const std::vector<Words>& texts, std::size_t n) {
 }
 
 double distinct_ngrams(const std::vector<Words>& texts, std::size_t n) {
-  std::unordered_set<std::string> different;
+  std::unordered_set<Ngram> different;
   std::int64_t total = 0;
   for (const Words& words : texts) {
     for (const auto& [ngram, count] : count_ngrams(words, n)) {
@@ -137,7 +142,7 @@ double self_bleu_of(const std::vector<Words>& texts) {
   for (std::size_t n = 1; n <= kOrders; ++n) {
     std::vector<NgramCounts> counts;
     counts.reserve(texts.size());
-    std::unordered_map<std::string, LargestCounts> largest;
+    std::unordered_map<Ngram, LargestCounts> largest;
     for (std::size_t i = 0; i < texts.size(); ++i) {
       counts.push_back(count_ngrams(texts[i], n));
       for (const auto& [ngram, count] : counts[i]) largest[ngram].add(i, count);

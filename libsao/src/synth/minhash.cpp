@@ -41,13 +41,17 @@ std::array<std::uint64_t, kBands> band_keys(const Shingles& text) {
 
 }  // namespace
 
+std::uint64_t ngram_hash(const std::vector<std::string>& words, std::size_t begin, std::size_t n) {
+  std::uint64_t hash = 0xCBF29CE484222325ULL;
+  for (std::size_t i = begin; i < begin + n; ++i) hash = hash_bytes(words[i], hash ^ 0xFF);  // 0xFF is in no word
+  return mix(hash);
+}
+
 Shingles shingles(const std::vector<std::string>& words, std::int64_t n) {
   const std::size_t length = std::min(words.size(), static_cast<std::size_t>(n));
   Shingles found;
   for (std::size_t begin = 0; length > 0 && begin + length <= words.size(); ++begin) {
-    std::uint64_t hash = 0xCBF29CE484222325ULL;
-    for (std::size_t i = 0; i < length; ++i) hash = hash_bytes(words[begin + i], hash ^ 0xFF);  // 0xFF is in no word
-    found.push_back(mix(hash));
+    found.push_back(ngram_hash(words, begin, length));
   }
   std::sort(found.begin(), found.end());
   found.erase(std::unique(found.begin(), found.end()), found.end());

@@ -10,6 +10,9 @@
 
 namespace sao::detail {
 
+/// A 64-bit hash of the n words from `begin` on.
+std::uint64_t ngram_hash(const std::vector<std::string>& words, std::size_t begin, std::size_t n);
+
 /// Sorted, distinct 64-bit hashes of the word n-grams; the hash of all words when there are fewer than n.
 using Shingles = std::vector<std::uint64_t>;
 Shingles shingles(const std::vector<std::string>& words, std::int64_t n);

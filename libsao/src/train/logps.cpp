@@ -21,7 +21,7 @@ at::Tensor int64_tensor(const std::vector<std::int64_t>& values) {
 
 // Calls `take` with each batch of whole completions and the index of its first.
 template <class Take>
-void in_batches(std::span<const Completion> completions, std::int64_t batch_tokens, Take&& take) {
+void in_batches(std::span<const PromptedResponse> completions, std::int64_t batch_tokens, Take&& take) {
   std::size_t begin = 0;
   while (begin < completions.size()) {
     std::size_t end = begin;
@@ -38,7 +38,7 @@ void in_batches(std::span<const Completion> completions, std::int64_t batch_toke
 
 }  // namespace
 
-CompletionBatch pack_completions(std::span<const Completion> completions) {
+CompletionBatch pack_completions(std::span<const PromptedResponse> completions) {
   std::vector<TokenIds> sequences;
   std::vector<std::int64_t> rows, targets, owner, lengths;
   std::int64_t begin = 0;
@@ -75,7 +75,7 @@ at::Tensor sequence_sums(const CompletionBatch& batch, const at::Tensor& token_l
 }
 
 PairLogps pair_logps(const CausalLM& model, std::span<const TokenPair> pairs, std::int64_t chunk_tokens) {
-  std::vector<Completion> completions;
+  std::vector<PromptedResponse> completions;
   for (const TokenPair& pair : pairs) completions.push_back({pair.prompt, pair.chosen});
   for (const TokenPair& pair : pairs) completions.push_back({pair.prompt, pair.rejected});
   const CompletionBatch batch = pack_completions(completions);
@@ -87,11 +87,11 @@ PairLogps pair_logps(const CausalLM& model, std::span<const TokenPair> pairs, st
           .rejected_lengths = batch.lengths.narrow(0, count, count)};
 }
 
-std::vector<std::vector<float>> response_token_logps(const CausalLM& model, std::span<const Completion> completions,
+std::vector<std::vector<float>> response_token_logps(const CausalLM& model, std::span<const PromptedResponse> completions,
                                                      const ScoringOptions& options) {
   const c10::NoGradGuard no_grad;
   std::vector<std::vector<float>> result(completions.size());
-  in_batches(completions, options.batch_tokens, [&](std::span<const Completion> part, std::size_t first) {
+  in_batches(completions, options.batch_tokens, [&](std::span<const PromptedResponse> part, std::size_t first) {
     const CompletionBatch batch = pack_completions(part);
     const at::Tensor logps = token_logps(model, batch, options.chunk_tokens).to(at::kCPU, at::kFloat);
     const float* next = logps.const_data_ptr<float>();
@@ -103,7 +103,7 @@ std::vector<std::vector<float>> response_token_logps(const CausalLM& model, std:
   return result;
 }
 
-std::vector<double> sequence_logps(const CausalLM& model, std::span<const Completion> completions,
+std::vector<double> sequence_logps(const CausalLM& model, std::span<const PromptedResponse> completions,
                                    const ScoringOptions& options) {
   std::vector<double> sums;
   for (const std::vector<float>& logps : response_token_logps(model, completions, options)) {

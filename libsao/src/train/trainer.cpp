@@ -159,7 +159,7 @@ struct Trainer::Impl {
     constexpr std::int64_t kSlice = 256;
     for (std::int64_t begin = 0; begin < count(); begin += kSlice) {
       const std::int64_t end = std::min(begin + kSlice, count());
-      std::vector<Completion> completions;
+      std::vector<PromptedResponse> completions;
       for (std::int64_t i = begin; i < end; ++i) {
         const TokenPair& pair = pairs()[static_cast<std::size_t>(i)];
         completions.push_back({pair.prompt, pair.chosen});
@@ -259,7 +259,7 @@ struct Trainer::Impl {
   };
 
   void run_micro_batch(std::span<const std::size_t> indices, BatchTotals& totals, TrainMetrics& m) {
-    std::vector<Completion> completions;
+    std::vector<PromptedResponse> completions;
     for (const std::size_t i : indices) {
       completions.push_back({pairs()[i].prompt, pairs()[i].chosen});
       completions.push_back({pairs()[i].prompt, pairs()[i].rejected});

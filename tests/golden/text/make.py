@@ -7,7 +7,8 @@ import pathlib
 import random
 
 import sentencepiece as spm
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
+                        trainers)
 
 HERE = pathlib.Path(__file__).parent
 SEED = 20240
@@ -47,8 +48,9 @@ def random_ids(rng, usable, n=40):
 
 def sentencepiece_set(name, **options):
     model = io.BytesIO()
-    spm.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS * 3), model_writer=model, byte_fallback=True,
-                                   character_coverage=0.98, normalization_rule_name="identity", num_threads=1, **options)
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS * 3), model_writer=model, byte_fallback=True, character_coverage=0.98,
+        normalization_rule_name="identity", num_threads=1, **options)
     folder = HERE / name
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.model").write_bytes(model.getvalue())
@@ -79,8 +81,10 @@ def pipeline_set(name, tokenizer, config, extra=()):
     expected = {
         "cases": cases(encode, decode, extra),
         "special_not_parsed": not_parsed,
-        "decode_cases": [{"ids": ids, "decoded": decode(ids, False), "decoded_skip": decode(ids, True)} for ids in random_cases],
-        "invalid_utf8": [{"hex": h, "ids": encode(bytes.fromhex(h).decode("utf-8", errors="replace"))} for h in INVALID],
+        "decode_cases": [{"ids": ids, "decoded": decode(ids, False), "decoded_skip": decode(ids, True)}
+                         for ids in random_cases],
+        "invalid_utf8": [{"hex": h, "ids": encode(bytes.fromhex(h).decode("utf-8", errors="replace"))}
+                         for h in INVALID],
         "with_bos": tokenizer.encode("Hello world").ids,
         "vocab_size": tokenizer.get_vocab_size(),
     }
@@ -89,8 +93,9 @@ def pipeline_set(name, tokenizer, config, extra=()):
 
 def byte_level():
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    # Our own pattern in the style of those in use: contractions, words with one sign before, up to three digits, signs, space.
-    pattern = r"(?i:'[sdmt]|'(?:ll|ve|re))|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    # In the style of those in use: contractions, words with one sign before, up to three digits, signs, white space.
+    pattern = (r"(?i:'[sdmt]|'(?:ll|ve|re))|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+               r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
@@ -102,7 +107,8 @@ def byte_level():
         state["model"]["vocab"][word] = len(state["model"]["vocab"])
     tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.add_special_tokens(["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"])
-    tokenizer.add_tokens([AddedToken("<mask>", lstrip=True, normalized=False), AddedToken("<ws>", rstrip=True, normalized=False),
+    tokenizer.add_tokens([AddedToken("<mask>", lstrip=True, normalized=False),
+                          AddedToken("<ws>", rstrip=True, normalized=False),
                           AddedToken("word", single_word=True)])
     bos = tokenizer.token_to_id("<|begin_of_text|>")
     tokenizer.post_processor = processors.Sequence([
@@ -123,7 +129,8 @@ def byte_fallback():
     merges = [tuple(m) for m in state["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = trained.normalizer
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
     tokenizer.add_tokens([AddedToken("word", single_word=True, normalized=True)])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
@@ -131,9 +138,10 @@ def byte_fallback():
 
 
 sentencepiece_set("unigram", model_type="unigram", vocab_size=400)
-sentencepiece_set("gemma", model_type="bpe", vocab_size=420, add_dummy_prefix=False, remove_extra_whitespaces=False, split_digits=True,
-                  pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", unk_piece="<unk>",
-                  user_defined_symbols=["<start_of_turn>", "<end_of_turn>", "\n", "\n\n", "\u2581\u2581", "\u2581\u2581\u2581"])
+sentencepiece_set("gemma", model_type="bpe", vocab_size=420, add_dummy_prefix=False, remove_extra_whitespaces=False,
+                  split_digits=True, pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>",
+                  bos_piece="<bos>", unk_piece="<unk>", user_defined_symbols=[
+                      "<start_of_turn>", "<end_of_turn>", "\n", "\n\n", "\u2581\u2581", "\u2581\u2581\u2581"])
 sentencepiece_set("dummy_prefix", model_type="bpe", vocab_size=400, remove_extra_whitespaces=False)
 byte_level()
 byte_fallback()

@@ -18,7 +18,7 @@
 namespace sao {
 
 /// A response and what it follows. Views: the ids must outlive it.
-struct Completion {
+struct PromptedResponse {
   TokenSpan prompt = {};
   TokenSpan response = {};
 };
@@ -33,7 +33,7 @@ struct CompletionBatch {
 };
 
 /// Throws InputError on an empty prompt (nothing predicts its first token) or an empty response.
-CompletionBatch pack_completions(std::span<const Completion> completions);
+CompletionBatch pack_completions(std::span<const PromptedResponse> completions);
 
 /// Log-prob of every response token, [n] float32. Hidden states of the prompt never meet the output matrix, and
 /// logits exist for `chunk_tokens` rows at a time. Differentiable unless gradients are off.
@@ -51,11 +51,11 @@ struct ScoringOptions {
 };
 
 /// Log-prob of each response, summed over its tokens in double precision. Gradients off.
-std::vector<double> sequence_logps(const CausalLM& model, std::span<const Completion> completions,
+std::vector<double> sequence_logps(const CausalLM& model, std::span<const PromptedResponse> completions,
                                    const ScoringOptions& options = {});
 
 /// The same token by token.
-std::vector<std::vector<float>> response_token_logps(const CausalLM& model, std::span<const Completion> completions,
+std::vector<std::vector<float>> response_token_logps(const CausalLM& model, std::span<const PromptedResponse> completions,
                                                      const ScoringOptions& options = {});
 
 }  // namespace sao

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "generate/executor.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+namespace sao::detail {
+namespace {
+
+at::Tensor to_tensor(const std::vector<std::int64_t>& values) {
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(values.size())}, at::kLong);
+  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<std::int64_t>());
+  return tensor;
+}
+
+}  // namespace
+
+at::Tensor ModelExecutor::run(const Plan& plan, KvCache& cache) {
+  const at::NoGradGuard no_grad;
+  const KvStep step = cache.plan(plan.sequences, plan.counts);
+  at::Tensor hidden = model_.hidden(to_tensor(plan.ids), cache, step);  // [T, hidden_size]
+  if (plan.rows.empty()) return {};
+  if (plan.rows.size() < plan.ids.size()) hidden = hidden.index_select(0, to_tensor(plan.rows).to(hidden.device()));
+  return model_.logits(hidden);
+}
+
+}  // namespace sao::detail

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a plan's tokens. Tests put a fake in its place.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "generate/plan.h"
+#include "sao/model/causal_lm.h"
+#include "sao/model/kv_cache.h"
+
+namespace sao::detail {
+
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  /// Adds the plan's tokens to their sequences and returns the logits of its rows, [rows, vocab_size] float32; undefined
+  /// when it has none.
+  virtual at::Tensor run(const Plan& plan, KvCache& cache) = 0;
+};
+
+class ModelExecutor final : public Executor {
+ public:
+  explicit ModelExecutor(CausalLM model) : model_(std::move(model)) {}
+  at::Tensor run(const Plan& plan, KvCache& cache) override;
+
+ private:
+  CausalLM model_;
+};
+
+}  // namespace sao::detail

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// A request as the scheduler sees it.
+#pragma once
+
+#include <cstdint>
+
+#include "sao/base/tokens.h"
+
+namespace sao::detail {
+
+struct ScheduledRequest {
+  TokenSpan prompt = {};
+  std::int64_t samples = 0;         ///< 0: only the distribution after the prompt is wanted
+  std::int64_t max_new_tokens = 0;  ///< of each sample, within the model's context
+};
+
+}  // namespace sao::detail

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Continuous batching: decides step by step which prompts and samples run, so that the cache's memory always suffices.
+//   while (!scheduler.done()) {
+//     const Plan& plan = scheduler.plan();
+//     ... run it, draw one token for each of plan.draws ...
+//     for (Finished& sample : scheduler.commit(drawn)) ...
+//   }
+//
+// Prompts form a tree (prompt_tree.h). A node is computed in chunks, beside the decoding of running samples; what hangs
+// below it (child nodes, samples) then forks its sequence, the last one takes it over. Nodes start depth first.
+//
+// Memory is reserved ahead. A node reserves its own blocks and an allowance: what the costliest thing below it will need.
+// One thing below at a time rides on the allowance; others start beside it only when their needs can be reserved on
+// top. So whatever has started can finish, in turn if need be, and no step ever finds the cache full.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "generate/plan.h"
+#include "generate/prompt_tree.h"
+#include "generate/request.h"
+#include "sao/generate/generator.h"
+#include "sao/model/kv_cache.h"
+#include "sao/ops/sample.h"
+
+namespace sao::detail {
+
+struct SchedulerOptions {
+  std::int64_t max_batch = 64;
+  std::int64_t prefill_tokens = 2048;
+  TokenIds stop_ids = {};
+};
+
+/// Blocks of the cache that requests take.
+struct CacheNeed {
+  std::int64_t least = 0;      ///< so that all can be served, one after the other
+  std::int64_t useful = 0;     ///< more would not let more run at one time
+  std::size_t largest = 0;     ///< a request whose prompt is part of what `least` counts
+};
+CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTree& tree, const SchedulerOptions& options);
+
+struct Finished {
+  std::size_t request = 0;
+  std::int64_t sample = 0;
+  Completion completion = {};
+};
+
+class Scheduler {
+ public:
+  /// The cache must have cache_need().least blocks free. Requests' prompts must outlive the scheduler.
+  Scheduler(std::vector<ScheduledRequest> requests, PromptTree tree, KvCache& cache, SchedulerOptions options);
+  /// Releases whatever sequences it still holds.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  bool done() const;
+  /// What to run next; valid until the next call.
+  const Plan& plan();
+  /// Takes the tokens drawn for the plan's draws, in order, and gives the samples that ended; valid until the next call.
+  std::vector<Finished>& commit(std::span<const ops::Drawn> drawn);
+
+  /// Every violated invariant as a sentence; empty when sound.
+  std::vector<std::string> check() const;
+
+ private:
+  struct Node {
+    KvCache::SequenceId sequence = -1;  // -1: not started, or handed on
+    std::int64_t done = 0;              // tokens computed, of this node's own
+    std::int64_t unstarted = 0;         // things below that have not started
+    std::int64_t outstanding = 0;       // things below that have not finished
+    std::int64_t need = 0;              // blocks: own and allowance
+    std::int64_t charged = 0;           // blocks reserved for it; 0 when it rides on its parent's allowance
+    bool allowance_taken = false;
+    bool rides = false;
+  };
+  struct Sample {
+    std::size_t request = 0;
+    std::size_t node = 0;
+    std::int64_t index = 0;
+    KvCache::SequenceId sequence = -1;
+    std::int64_t charged = 0;
+    bool rides = false;
+    Completion completion = {};
+  };
+
+  // Reserves `need` blocks for something below `node` (kNone: a root): on its allowance or on top.
+  bool reserve(std::size_t node, std::int64_t need, std::int64_t& charged, bool& rides);
+  void unreserve(std::size_t node, std::int64_t charged, bool rides);
+  KvCache::SequenceId inherit(std::size_t node);
+  void finish(std::size_t node);
+  void finish_below(std::size_t node);
+  bool take(Sample& sample, const ops::Drawn& drawn);
+  bool start(Sample& sample);
+  bool start(std::size_t node);
+  void plan_decode(const Sample& sample);
+  std::int64_t plan_prefill(std::size_t node, std::int64_t budget);
+  bool room_for_more_samples() const;
+
+  std::vector<ScheduledRequest> requests_;
+  PromptTree tree_;
+  KvCache& cache_;
+  SchedulerOptions options_;
+  std::vector<Node> nodes_;
+  std::int64_t reserved_ = 0;
+
+  std::vector<std::size_t> unstarted_;  // nodes to start; a stack
+  std::size_t prefilling_ = PromptNode::kNone;  // a node that the last plan computed in part
+  std::vector<Sample> waiting_;         // have their first token
+  std::vector<Sample> running_;
+  std::int64_t coming_ = 0;             // samples of nodes that are being computed
+
+  Plan plan_;
+  std::vector<std::size_t> completed_;  // nodes whose last tokens the plan computes, in the order of their draws
+  std::vector<Finished> finished_;
+};
+
+}  // namespace sao::detail

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA kernels as functions on tensors. They live in libsao_cuda.so, which links to LibTorch's CUDA half; this table
+// is all that the CPU half of libsao knows of it. load_cuda.cpp finds it, no_cuda.cpp stands in where it was not built.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <cstddef>
+
+#include "sao/ops/attention.h"
+#include "sao/ops/pointwise.h"
+
+namespace sao::ops::cuda {
+
+/// All tensors on one CUDA device and of one dtype, float32 or bfloat16, unless said otherwise. Nothing differentiable.
+struct Table {
+  std::size_t size;     ///< sizeof(Table): a library of another build is refused
+  const char* version;  ///< of libsao
+
+  int (*device_count)();
+
+  /// inverse_rms: null, or set to [n] float32 for rms_norm_backward.
+  at::Tensor (*rms_norm)(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options, at::Tensor* inverse_rms);
+  /// -> x's and weight's gradient.
+  std::array<at::Tensor, 2> (*rms_norm_backward)(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse_rms,
+                                                 const at::Tensor& y_grad, bool zero_centered);
+  /// sign 1 rotates, -1 rotates back.
+  at::Tensor (*rotary)(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines,
+                       float sign);
+  at::Tensor (*gated_activation)(const at::Tensor& gate, const at::Tensor& up, Gate kind);
+  std::array<at::Tensor, 2> (*gated_activation_backward)(const at::Tensor& gate, const at::Tensor& up,
+                                                         const at::Tensor& y_grad, Gate kind);
+
+  /// slots on the CPU or on the device.
+  void (*append_to_cache)(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
+                          at::Tensor& values);
+  /// starts, lengths and block_tables on the CPU or on the device.
+  at::Tensor (*paged_attention)(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                                const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
+                                const AttentionOptions& options);
+  /// starts on the CPU. log_sum_exp: null, or set to [heads, T] float32 for packed_attention_backward.
+  at::Tensor (*packed_attention)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
+                                 const AttentionOptions& options, at::Tensor* log_sum_exp);
+  /// -> q's, k's and v's gradient.
+  std::array<at::Tensor, 3> (*packed_attention_backward)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                                         const at::Tensor& starts, const at::Tensor& out,
+                                                         const at::Tensor& log_sum_exp, const at::Tensor& out_grad,
+                                                         const AttentionOptions& options);
+
+  /// Rows of dense logits [n, V], targets [n] int64; writes log_prob and log_sum_exp [n] float32.
+  void (*log_probs)(const at::Tensor& logits, const at::Tensor& targets, double softcap, const at::Tensor& log_prob,
+                    const at::Tensor& log_sum_exp);
+  /// logits become d(sum grad * log_prob) / d logits, in their own dtype; grad [n] float32.
+  void (*log_probs_backward)(const at::Tensor& logits, const at::Tensor& targets, double softcap,
+                             const at::Tensor& log_sum_exp, const at::Tensor& grad);
+};
+
+/// The kernels for tensors like x; null where there are none (another device or dtype, not built, not loadable).
+const Table* kernels_for(const at::Tensor& x);
+
+/// The widest head that the attention kernels take.
+inline constexpr std::int64_t kWidestHead = 256;
+
+/// The one symbol of libsao_cuda.so.
+using TableFunction = const Table*();
+inline constexpr const char* kTableFunction = "sao_cuda_kernels";
+
+}  // namespace sao::ops::cuda

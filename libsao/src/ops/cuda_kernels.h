@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Launchers of the CUDA kernels. No LibTorch and no CUDA header here: the .cu files compile in seconds without the one,
+// the callers without the other. All pointers are device pointers, `stream` is a cudaStream_t; T is float or BFloat16,
+// sums are float. A launch that fails is found by the caller through cudaGetLastError.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/kernels.h"
+
+namespace sao::ops::cuda {
+
+struct BFloat16 {
+  std::uint16_t bits;
+};
+
+/// y = x * rsqrt(mean(x^2) + eps) * (weight, or 1 + weight when zero_centered), row by row; inverse_rms[rows] may be null.
+template <class T>
+void rms_norm(std::int64_t rows, std::int64_t width, const T* x, const T* weight, bool zero_centered, float eps, T* y,
+              float* inverse_rms, void* stream);
+
+/// Writes x_grad, and to weight_grads [parts][width] sums over the rows part, part + parts, ...: the weight's gradient is
+/// their sum, the same bits every time.
+template <class T>
+void rms_norm_backward(std::int64_t rows, std::int64_t width, std::int64_t parts, const T* x, const T* weight,
+                       bool zero_centered, const float* inverse_rms, const T* y_grad, T* x_grad, float* weight_grads,
+                       void* stream);
+
+/// Rotates the halves of each head: (a, b) -> (a cos - b sin, b cos + a sin); sign -1 rotates back. x rows lie x_stride
+/// apart and are dense in themselves; cosines and sines [positions][head_dim / 2] are rounded to T first, as the twin does.
+template <class T>
+void rotary(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim, const T* x, std::int64_t x_stride,
+            const std::int64_t* positions, const float* cosines, const float* sines, float sign, T* y, void* stream);
+
+/// y = activation(gate) * up; rows of gate and up lie gate_stride and up_stride apart.
+template <class T>
+void gated_activation(GateKind kind, std::int64_t rows, std::int64_t width, const T* gate, std::int64_t gate_stride,
+                      const T* up, std::int64_t up_stride, T* y, void* stream);
+
+/// All dense, `count` numbers each.
+template <class T>
+void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad, T* gate_grad,
+                               T* up_grad, void* stream);
+
+/// Rows of [tokens][heads][head_dim] whose heads are dense.
+template <class T>
+struct HeadRows {
+  const T* data;
+  std::int64_t token_stride;
+  std::int64_t head_stride;
+};
+
+/// keys [blocks][kv_heads][head_dim][kAttentionBlock], values [blocks][kv_heads][kAttentionBlock][head_dim].
+template <class T>
+void append_to_cache(std::int64_t tokens, std::int64_t kv_heads, std::int64_t head_dim, const HeadRows<T>& k,
+                     const HeadRows<T>& v, const std::int64_t* slots, T* keys, T* values, void* stream);
+
+inline constexpr std::int64_t kMaxHeadDim = 256;
+
+template <class T>
+struct PagedAttention {
+  std::int64_t tokens, sequences, heads, kv_heads, head_dim;
+  HeadRows<T> q;
+  const T* keys;    ///< as in append_to_cache
+  const T* values;
+  const std::int64_t* starts;    ///< [sequences + 1]: rows of q of each sequence
+  const std::int64_t* lengths;   ///< [sequences]: keys of each sequence, those of its rows of q last
+  const std::int32_t* tables;    ///< [sequences], table_stride apart: block of each kAttentionBlock keys
+  std::int64_t table_stride;
+  float scale, softcap;  ///< softcap 0: none
+  std::int64_t window;   ///< 0: none
+  T* out;                ///< [tokens][heads][head_dim]
+};
+
+template <class T>
+void paged_attention(const PagedAttention<T>& arguments, void* stream);
+
+/// kTileRows consecutive tokens of a sequence, fewer at its end.
+struct AttentionTile {
+  std::int32_t begin;   ///< the sequence's first row in the pack
+  std::int32_t length;  ///< the sequence's rows
+  std::int32_t first;   ///< the tile's first row within the sequence, a multiple of kTileRows
+};
+inline constexpr std::int64_t kTileRows = 32;
+
+template <class T>
+struct PackedAttention {
+  std::int64_t tokens, heads, kv_heads, head_dim;
+  HeadRows<T> q, k, v;
+  const AttentionTile* tiles;  ///< tiles of all sequences
+  std::int64_t tile_count;
+  float scale, softcap;
+  std::int64_t window;
+  T* out;              ///< [tokens][heads][head_dim]
+  float* log_sum_exp;  ///< [heads][tokens]; may be null in the forward pass
+};
+
+template <class T>
+void packed_attention(const PackedAttention<T>& arguments, void* stream);
+
+/// out and log_sum_exp as the forward pass gave them; everything dense. delta [heads][tokens] is scratch.
+template <class T>
+void packed_attention_backward(const PackedAttention<T>& arguments, const T* out_grad, float* delta, T* q_grad, T* k_grad,
+                               T* v_grad, void* stream);
+
+/// log softmax(softcap(z))[target] and log-sum-exp of each row of logits [rows][width].
+template <class T>
+void log_probs(std::int64_t rows, std::int64_t width, const T* logits, float softcap, const std::int64_t* targets,
+               float* log_prob, float* log_sum_exp, void* stream);
+
+/// logits <- d(sum_i grad[i] * log_prob[i]) / d logits, in place.
+template <class T>
+void log_probs_backward(std::int64_t rows, std::int64_t width, T* logits, float softcap, const std::int64_t* targets,
+                        const float* log_sum_exp, const float* grad, void* stream);
+
+}  // namespace sao::ops::cuda

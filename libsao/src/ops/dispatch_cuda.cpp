@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tensors unpacked for the launchers of cuda_kernels.h. Callers have checked shapes; what is checked here would be our bug.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "ops/cuda_dispatch.h"
+#include "ops/cuda_kernels.h"
+#include "ops/cuda_stream.h"
+#include "sao/base/version.h"
+
+namespace sao::ops::cuda {
+namespace {
+
+static_assert(kAttentionBlock == kCacheBlock && kMaxHeadDim == kWidestHead);
+
+// Calls f with a value of the element type that x holds.
+template <class F>
+void with_type(const at::Tensor& x, F&& f) {
+  if (x.scalar_type() == at::kFloat) {
+    f(float{});
+  } else {
+    TORCH_INTERNAL_ASSERT(x.scalar_type() == at::kBFloat16);
+    f(BFloat16{});
+  }
+}
+
+template <class T>
+const T* in(const at::Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+
+template <class T>
+T* out(const at::Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
+}
+
+void check_alike(const at::Tensor& x, std::initializer_list<at::Tensor> others) {
+  for (const at::Tensor& other : others) {
+    TORCH_INTERNAL_ASSERT(other.scalar_type() == x.scalar_type() && other.device() == x.device());
+  }
+}
+
+// A small tensor of indices on x's device, without waiting for what runs there: the copy comes from pinned memory.
+at::Tensor on_device_of(const at::Tensor& x, const at::Tensor& indices, at::ScalarType dtype) {
+  TORCH_INTERNAL_ASSERT(indices.scalar_type() == dtype);
+  if (indices.device() == x.device()) return indices.contiguous();
+  return indices.contiguous().pin_memory().to(x.device(), /*non_blocking=*/true);
+}
+
+at::Tensor floats_like(const at::Tensor& x, at::IntArrayRef sizes) { return at::empty(sizes, x.options().dtype(at::kFloat)); }
+
+at::Tensor last_dense(const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); }
+
+template <class T>
+HeadRows<T> head_rows(const at::Tensor& x) {  // [T, heads, D], the last dense
+  return {in<T>(x), x.stride(0), x.stride(1)};
+}
+
+namespace on_tensors {
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options, at::Tensor* inverse_rms) {
+  check_alike(x, {weight});
+  const at::Tensor input = x.contiguous(), scale = weight.contiguous();
+  at::Tensor y = at::empty(input.sizes(), input.options());
+  if (inverse_rms != nullptr) *inverse_rms = floats_like(x, {input.size(0)});
+  on_stream(x, [&](void* stream) {
+    with_type(x, [&](auto t) {
+      using T = decltype(t);
+      cuda::rms_norm<T>(input.size(0), input.size(1), in<T>(input), in<T>(scale), options.zero_centered, static_cast<float>(options.eps),
+                  out<T>(y), inverse_rms == nullptr ? nullptr : out<float>(*inverse_rms), stream);
+    });
+  });
+  return y;
+}
+
+std::array<at::Tensor, 2> rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse_rms,
+                                             const at::Tensor& y_grad, bool zero_centered) {
+  check_alike(x, {weight, y_grad});
+  const at::Tensor input = x.contiguous(), scale = weight.contiguous(), grad = y_grad.contiguous();
+  // A fixed number of partial sums: the result must not depend on the GPU.
+  const std::int64_t parts = std::clamp<std::int64_t>(input.size(0), 1, 256);
+  at::Tensor x_grad = at::empty(input.sizes(), input.options());
+  at::Tensor weight_grads = floats_like(x, {parts, input.size(1)});
+  on_stream(x, [&](void* stream) {
+    with_type(x, [&](auto t) {
+      using T = decltype(t);
+      cuda::rms_norm_backward<T>(input.size(0), input.size(1), parts, in<T>(input), in<T>(scale), zero_centered, in<float>(inverse_rms),
+                           in<T>(grad), out<T>(x_grad), out<float>(weight_grads), stream);
+    });
+  });
+  return {x_grad, weight_grads.sum(0).to(weight.scalar_type())};
+}
+
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines,
+                  float sign) {
+  const std::int64_t tokens = x.size(0), heads = x.size(1), head_dim = x.size(2);
+  const at::Tensor input = x.stride(2) == 1 && x.stride(1) == head_dim ? x : x.contiguous();
+  const at::Tensor at_positions = on_device_of(x, positions, at::kLong);
+  const at::Tensor c = cosines.contiguous(), s = sines.contiguous();
+  TORCH_INTERNAL_ASSERT(c.scalar_type() == at::kFloat && c.device() == x.device() && s.scalar_type() == at::kFloat);
+  at::Tensor y = at::empty({tokens, heads, head_dim}, x.options());
+  on_stream(x, [&](void* stream) {
+    with_type(x, [&](auto t) {
+      using T = decltype(t);
+      cuda::rotary<T>(tokens, heads, head_dim, in<T>(input), input.stride(0), in<std::int64_t>(at_positions), in<float>(c),
+                in<float>(s), sign, out<T>(y), stream);
+    });
+  });
+  return y;
+}
+
+GateKind kernel_kind(Gate kind) { return kind == Gate::kGeluTanh ? GateKind::kGeluTanh : GateKind::kSilu; }
+
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
+  check_alike(gate, {up});
+  const at::Tensor g = last_dense(gate), u = last_dense(up);
+  at::Tensor y = at::empty(gate.sizes(), gate.options());
+  on_stream(gate, [&](void* stream) {
+    with_type(gate, [&](auto t) {
+      using T = decltype(t);
+      cuda::gated_activation<T>(kernel_kind(kind), g.size(0), g.size(1), in<T>(g), g.stride(0), in<T>(u), u.stride(0), out<T>(y), stream);
+    });
+  });
+  return y;
+}
+
+std::array<at::Tensor, 2> gated_activation_backward(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& y_grad, Gate kind) {
+  check_alike(gate, {up, y_grad});
+  const at::Tensor g = gate.contiguous(), u = up.contiguous(), grad = y_grad.contiguous();
+  at::Tensor gate_grad = at::empty(g.sizes(), g.options()), up_grad = at::empty(g.sizes(), g.options());
+  on_stream(gate, [&](void* stream) {
+    with_type(gate, [&](auto t) {
+      using T = decltype(t);
+      cuda::gated_activation_backward<T>(kernel_kind(kind), g.numel(), in<T>(g), in<T>(u), in<T>(grad), out<T>(gate_grad),
+                                   out<T>(up_grad), stream);
+    });
+  });
+  return {gate_grad, up_grad};
+}
+
+void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys, at::Tensor& values) {
+  check_alike(keys, {k, v, values});
+  TORCH_INTERNAL_ASSERT(keys.is_contiguous() && values.is_contiguous());
+  const at::Tensor k_rows = last_dense(k), v_rows = last_dense(v), at_slots = on_device_of(keys, slots, at::kLong);
+  on_stream(keys, [&](void* stream) {
+    with_type(keys, [&](auto t) {
+      using T = decltype(t);
+      cuda::append_to_cache<T>(k.size(0), keys.size(1), keys.size(2), head_rows<T>(k_rows), head_rows<T>(v_rows),
+                         in<std::int64_t>(at_slots), out<T>(keys), out<T>(values), stream);
+    });
+  });
+}
+
+at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& starts,
+                 const at::Tensor& lengths, const at::Tensor& block_tables, const AttentionOptions& options) {
+  check_alike(q_in, {keys, values});
+  TORCH_INTERNAL_ASSERT(keys.is_contiguous() && values.is_contiguous() && keys.size(2) <= kWidestHead);
+  const at::Tensor q = last_dense(q_in), at_starts = on_device_of(q, starts, at::kLong);
+  const at::Tensor at_lengths = on_device_of(q, lengths, at::kLong), tables = on_device_of(q, block_tables, at::kInt);
+  at::Tensor result = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
+  on_stream(q, [&](void* stream) {
+    with_type(q, [&](auto t) {
+      using T = decltype(t);
+      PagedAttention<T> a{};
+      a.tokens = q.size(0);
+      a.sequences = at_lengths.size(0);
+      a.heads = q.size(1);
+      a.kv_heads = keys.size(1);
+      a.head_dim = q.size(2);
+      a.q = head_rows<T>(q);
+      a.keys = in<T>(keys);
+      a.values = in<T>(values);
+      a.starts = in<std::int64_t>(at_starts);
+      a.lengths = in<std::int64_t>(at_lengths);
+      a.tables = in<std::int32_t>(tables);
+      a.table_stride = tables.size(1);
+      a.scale = static_cast<float>(options.scale);
+      a.softcap = static_cast<float>(options.softcap);
+      a.window = options.window;
+      a.out = out<T>(result);
+      cuda::paged_attention<T>(a, stream);
+    });
+  });
+  return result;
+}
+
+// The tiles of all sequences. The last of a sequence sees the most keys and comes first, so that none is left for the end.
+at::Tensor tiles_of(const at::Tensor& q, const at::Tensor& starts) {
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  std::vector<AttentionTile> tiles;
+  for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
+    const std::int64_t length = start[s + 1] - start[s];
+    for (std::int64_t first = (length - 1) / kTileRows * kTileRows; first >= 0 && length > 0; first -= kTileRows) {
+      tiles.push_back({static_cast<std::int32_t>(start[s]), static_cast<std::int32_t>(length), static_cast<std::int32_t>(first)});
+    }
+  }
+  constexpr std::int64_t kInts = sizeof(AttentionTile) / sizeof(std::int32_t);
+  at::Tensor numbers = at::empty({static_cast<std::int64_t>(tiles.size()), kInts}, at::TensorOptions(at::kInt));
+  if (!tiles.empty()) std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), tiles.data(), tiles.size() * sizeof(AttentionTile));
+  return on_device_of(q, numbers, at::kInt);
+}
+
+template <class T>
+PackedAttention<T> packed_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& tiles,
+                                    const at::Tensor& result, const AttentionOptions& options, float* log_sum_exp) {
+  PackedAttention<T> a{};
+  a.tokens = q.size(0);
+  a.heads = q.size(1);
+  a.kv_heads = k.size(1);
+  a.head_dim = q.size(2);
+  a.q = head_rows<T>(q);
+  a.k = head_rows<T>(k);
+  a.v = head_rows<T>(v);
+  a.tiles = static_cast<const AttentionTile*>(tiles.const_data_ptr());
+  a.tile_count = tiles.size(0);
+  a.scale = static_cast<float>(options.scale);
+  a.softcap = static_cast<float>(options.softcap);
+  a.window = options.window;
+  a.out = static_cast<T*>(result.data_ptr());  // backward only reads it
+  a.log_sum_exp = log_sum_exp;
+  return a;
+}
+
+at::Tensor packed_attention(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in, const at::Tensor& starts,
+                  const AttentionOptions& options, at::Tensor* log_sum_exp) {
+  check_alike(q_in, {k_in, v_in});
+  TORCH_INTERNAL_ASSERT(q_in.size(2) <= kWidestHead);
+  const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in), tiles = tiles_of(q, starts);
+  at::Tensor result = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
+  if (log_sum_exp != nullptr) *log_sum_exp = floats_like(q, {q.size(1), q.size(0)});
+  on_stream(q, [&](void* stream) {
+    with_type(q, [&](auto t) {
+      using T = decltype(t);
+      float* sums = log_sum_exp == nullptr ? nullptr : out<float>(*log_sum_exp);
+      cuda::packed_attention<T>(packed_arguments<T>(q, k, v, tiles, result, options, sums), stream);
+    });
+  });
+  return result;
+}
+
+std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
+                                           const at::Tensor& starts, const at::Tensor& result, const at::Tensor& log_sum_exp,
+                                           const at::Tensor& out_grad, const AttentionOptions& options) {
+  check_alike(q_in, {k_in, v_in, result, out_grad});
+  const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in), tiles = tiles_of(q, starts);
+  const at::Tensor forward = result.contiguous(), grad = out_grad.contiguous();
+  at::Tensor q_grad = at::empty(q.sizes(), q.options()), k_grad = at::empty(k.sizes(), k.options());
+  at::Tensor v_grad = at::empty(v.sizes(), v.options()), delta = floats_like(q, {q.size(1), q.size(0)});
+  on_stream(q, [&](void* stream) {
+    with_type(q, [&](auto t) {
+      using T = decltype(t);
+      float* sums = static_cast<float*>(log_sum_exp.data_ptr());
+      cuda::packed_attention_backward<T>(packed_arguments<T>(q, k, v, tiles, forward, options, sums), in<T>(grad), out<float>(delta),
+                                   out<T>(q_grad), out<T>(k_grad), out<T>(v_grad), stream);
+    });
+  });
+  return {q_grad, k_grad, v_grad};
+}
+
+void check_log_probs(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& a, const at::Tensor& b) {
+  TORCH_INTERNAL_ASSERT(logits.is_contiguous() && targets.is_contiguous() && a.is_contiguous() && b.is_contiguous());
+  TORCH_INTERNAL_ASSERT(targets.scalar_type() == at::kLong && a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat);
+}
+
+void log_probs(const at::Tensor& logits, const at::Tensor& targets, double softcap, const at::Tensor& log_prob,
+                   const at::Tensor& log_sum_exp) {
+  check_log_probs(logits, targets, log_prob, log_sum_exp);
+  on_stream(logits, [&](void* stream) {
+    with_type(logits, [&](auto t) {
+      using T = decltype(t);
+      cuda::log_probs<T>(logits.size(0), logits.size(1), in<T>(logits), static_cast<float>(softcap), in<std::int64_t>(targets),
+                   out<float>(log_prob), out<float>(log_sum_exp), stream);
+    });
+  });
+}
+
+void log_probs_backward(const at::Tensor& logits, const at::Tensor& targets, double softcap, const at::Tensor& log_sum_exp,
+                        const at::Tensor& grad) {
+  check_log_probs(logits, targets, log_sum_exp, grad);
+  on_stream(logits, [&](void* stream) {
+    with_type(logits, [&](auto t) {
+      using T = decltype(t);
+      cuda::log_probs_backward<T>(logits.size(0), logits.size(1), out<T>(logits), static_cast<float>(softcap),
+                            in<std::int64_t>(targets), in<float>(log_sum_exp), in<float>(grad), stream);
+    });
+  });
+}
+
+}  // namespace on_tensors
+}  // namespace
+}  // namespace sao::ops::cuda
+
+extern "C" __attribute__((visibility("default"))) const sao::ops::cuda::Table* sao_cuda_kernels() {
+  using namespace sao::ops::cuda;
+  static const Table table{.size = sizeof(Table),
+                           .version = SAO_VERSION,
+                           .device_count = device_count,
+                           .rms_norm = on_tensors::rms_norm,
+                           .rms_norm_backward = on_tensors::rms_norm_backward,
+                           .rotary = on_tensors::rotary,
+                           .gated_activation = on_tensors::gated_activation,
+                           .gated_activation_backward = on_tensors::gated_activation_backward,
+                           .append_to_cache = on_tensors::append_to_cache,
+                           .paged_attention = on_tensors::paged_attention,
+                           .packed_attention = on_tensors::packed_attention,
+                           .packed_attention_backward = on_tensors::packed_attention_backward,
+                           .log_probs = on_tensors::log_probs,
+                           .log_probs_backward = on_tensors::log_probs_backward};
+  return &table;
+}

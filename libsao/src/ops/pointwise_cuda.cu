@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/cuda_device.h"
+
+namespace sao::ops::cuda {
+namespace {
+
+// One block a row.
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads)
+    rms_norm_rows(int width, const T* x, const T* weight, bool zero_centered, float eps, T* y, float* inverse_rms) {
+  const std::int64_t row = blockIdx.x;
+  const T* from = x + row * width;
+  T* to = y + row * width;
+  const int first = static_cast<int>(threadIdx.x) * kPack;
+  float squares = 0.0f;
+  for (int i = first; i < width; i += kThreads * kPack) {
+    const Pack<T, kPack> a = load<kPack>(from + i);
+    for (int e = 0; e < kPack; ++e) squares += to_float(a.value[e]) * to_float(a.value[e]);
+  }
+  const float inverse = rsqrtf(block_sum(squares) / static_cast<float>(width) + eps);
+  if (inverse_rms != nullptr && threadIdx.x == 0) inverse_rms[row] = inverse;
+  for (int i = first; i < width; i += kThreads * kPack) {
+    const Pack<T, kPack> a = load<kPack>(from + i), w = load<kPack>(weight + i);
+    Pack<T, kPack> out;
+    for (int e = 0; e < kPack; ++e) {
+      const float normalised = to_float(a.value[e]) * inverse;
+      out.value[e] = from_float<T>(zero_centered ? normalised * (1.0f + to_float(w.value[e]))
+                                                 : rounded<T>(normalised) * to_float(w.value[e]));
+    }
+    store<kPack>(to + i, out);
+  }
+}
+
+// Block p takes the rows p, p + gridDim.x, ... A thread has the same columns in every row, so it adds their part of the
+// weight's gradient alone: in shared memory, or in place when a row does not fit there.
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads)
+    rms_norm_backward_rows(std::int64_t rows, int width, bool in_shared, const T* x, const T* weight, bool zero_centered,
+                           const float* inverse_rms, const T* y_grad, T* x_grad, float* weight_grads) {
+  float* part = weight_grads + static_cast<std::int64_t>(blockIdx.x) * width;
+  float* sums = in_shared ? reinterpret_cast<float*>(dynamic_shared) : part;
+  const int first = static_cast<int>(threadIdx.x) * kPack;
+  const float offset = zero_centered ? 1.0f : 0.0f;
+  for (int i = first; i < width; i += kThreads * kPack) {
+    for (int e = 0; e < kPack; ++e) sums[i + e] = 0.0f;
+  }
+  for (std::int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    const std::int64_t at = row * width;
+    const float inverse = inverse_rms[row];
+    float product = 0.0f;
+    for (int i = first; i < width; i += kThreads * kPack) {
+      const Pack<T, kPack> a = load<kPack>(x + at + i), w = load<kPack>(weight + i), g = load<kPack>(y_grad + at + i);
+      for (int e = 0; e < kPack; ++e) {
+        product += to_float(g.value[e]) * (offset + to_float(w.value[e])) * to_float(a.value[e]);
+      }
+    }
+    const float pull = block_sum(product) * inverse * inverse * inverse / static_cast<float>(width);
+    for (int i = first; i < width; i += kThreads * kPack) {
+      const Pack<T, kPack> a = load<kPack>(x + at + i), w = load<kPack>(weight + i), g = load<kPack>(y_grad + at + i);
+      Pack<T, kPack> out;
+      for (int e = 0; e < kPack; ++e) {
+        const float xe = to_float(a.value[e]), ge = to_float(g.value[e]);
+        out.value[e] = from_float<T>(ge * (offset + to_float(w.value[e])) * inverse - xe * pull);
+        sums[i + e] += ge * xe * inverse;
+      }
+      store<kPack>(x_grad + at + i, out);
+    }
+  }
+  if (!in_shared) return;
+  for (int i = first; i < width; i += kThreads * kPack) {
+    for (int e = 0; e < kPack; ++e) part[i + e] = sums[i + e];
+  }
+}
+
+// One block a token.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    rotate(int heads, int head_dim, const T* x, std::int64_t x_stride, const std::int64_t* positions, const float* cosines,
+           const float* sines, float sign, T* y) {
+  const std::int64_t token = blockIdx.x;
+  const int half = head_dim / 2;
+  const T* from = x + token * x_stride;
+  T* to = y + token * heads * head_dim;
+  const float* c = cosines + positions[token] * half;
+  const float* s = sines + positions[token] * half;
+  for (int i = static_cast<int>(threadIdx.x); i < heads * half; i += kThreads) {
+    const int d = i % half, at = i / half * head_dim + d;
+    const float a = to_float(from[at]), b = to_float(from[at + half]);
+    const float cosine = rounded<T>(c[d]), sine = sign * rounded<T>(s[d]);
+    to[at] = from_float<T>(rounded<T>(a * cosine) - rounded<T>(b * sine));
+    to[at + half] = from_float<T>(rounded<T>(b * cosine) + rounded<T>(a * sine));
+  }
+}
+
+struct Activation {
+  float value, slope;
+};
+
+// gelu_pytorch_tanh or silu, and the derivative.
+__device__ Activation activate(GateKind kind, float x) {
+  if (kind == GateKind::kSilu) {
+    const float sigmoid = 1.0f / (1.0f + expf(-x));
+    return {x * sigmoid, sigmoid * (1.0f + x * (1.0f - sigmoid))};
+  }
+  constexpr float kBeta = 0.7978845608028654f, kKappa = 0.044715f;  // sqrt(2 / pi)
+  const float t = tanhf(kBeta * (x + kKappa * x * x * x));
+  const float slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * kBeta * (1.0f + 3.0f * kKappa * x * x);
+  return {0.5f * x * (1.0f + t), slope};
+}
+
+// Each thread one pack; `blocks` blocks a row.
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads)
+    gate_rows(GateKind kind, int blocks, std::int64_t width, const T* gate, std::int64_t gate_stride, const T* up,
+              std::int64_t up_stride, T* y) {
+  const std::int64_t row = blockIdx.x / static_cast<unsigned>(blocks);
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x % static_cast<unsigned>(blocks)) * kThreads + threadIdx.x) * kPack;
+  if (i >= width) return;
+  const Pack<T, kPack> g = load<kPack>(gate + row * gate_stride + i), u = load<kPack>(up + row * up_stride + i);
+  Pack<T, kPack> out;
+  for (int e = 0; e < kPack; ++e) {
+    out.value[e] = from_float<T>(rounded<T>(activate(kind, to_float(g.value[e])).value) * to_float(u.value[e]));
+  }
+  store<kPack>(y + row * width + i, out);
+}
+
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads)
+    gate_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad, T* gate_grad, T* up_grad) {
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPack;
+  if (i >= count) return;
+  const Pack<T, kPack> g = load<kPack>(gate + i), u = load<kPack>(up + i), d = load<kPack>(y_grad + i);
+  Pack<T, kPack> dg, du;
+  for (int e = 0; e < kPack; ++e) {
+    const Activation a = activate(kind, to_float(g.value[e]));
+    const float grad = to_float(d.value[e]);
+    dg.value[e] = from_float<T>(rounded<T>(grad * to_float(u.value[e])) * a.slope);
+    du.value[e] = from_float<T>(grad * rounded<T>(a.value));
+  }
+  store<kPack>(gate_grad + i, dg);
+  store<kPack>(up_grad + i, du);
+}
+
+std::int64_t blocks_for(std::int64_t count, int pack) { return (count + kThreads * pack - 1) / (kThreads * pack); }
+
+}  // namespace
+
+template <class T>
+void rms_norm(std::int64_t rows, std::int64_t width, const T* x, const T* weight, bool zero_centered, float eps, T* y,
+              float* inverse_rms, void* stream) {
+  const bool four = packs_of_four(x, width) && packs_of_four(weight, 0) && packs_of_four(y, width);
+  launch(four ? rms_norm_rows<T, 4> : rms_norm_rows<T, 1>, rows, 1, 0, stream, static_cast<int>(width), x, weight,
+         zero_centered, eps, y, inverse_rms);
+}
+
+template <class T>
+void rms_norm_backward(std::int64_t rows, std::int64_t width, std::int64_t parts, const T* x, const T* weight,
+                       bool zero_centered, const float* inverse_rms, const T* y_grad, T* x_grad, float* weight_grads,
+                       void* stream) {
+  const bool four = packs_of_four(x, width) && packs_of_four(weight, 0) && packs_of_four(y_grad, width) &&
+                    packs_of_four(x_grad, width);
+  const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(width);
+  const bool in_shared = bytes <= (48u << 10) - 64;  // block_sum needs a little of the 48 KB, too
+  launch(four ? rms_norm_backward_rows<T, 4> : rms_norm_backward_rows<T, 1>, parts, 1, in_shared ? bytes : 0, stream, rows,
+         static_cast<int>(width), in_shared, x, weight, zero_centered, inverse_rms, y_grad, x_grad, weight_grads);
+}
+
+template <class T>
+void rotary(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim, const T* x, std::int64_t x_stride,
+            const std::int64_t* positions, const float* cosines, const float* sines, float sign, T* y, void* stream) {
+  launch(rotate<T>, tokens, 1, 0, stream, static_cast<int>(heads), static_cast<int>(head_dim), x, x_stride, positions, cosines,
+         sines, sign, y);
+}
+
+template <class T>
+void gated_activation(GateKind kind, std::int64_t rows, std::int64_t width, const T* gate, std::int64_t gate_stride,
+                      const T* up, std::int64_t up_stride, T* y, void* stream) {
+  const bool four = packs_of_four(gate, gate_stride) && packs_of_four(up, up_stride) && packs_of_four(y, width);
+  const std::int64_t blocks = blocks_for(width, four ? 4 : 1);
+  launch(four ? gate_rows<T, 4> : gate_rows<T, 1>, rows * blocks, 1, 0, stream, kind, static_cast<int>(blocks), width, gate,
+         gate_stride, up, up_stride, y);
+}
+
+template <class T>
+void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad, T* gate_grad,
+                               T* up_grad, void* stream) {
+  const bool four = packs_of_four(gate, count) && packs_of_four(up, 0) && packs_of_four(y_grad, 0) &&
+                    packs_of_four(gate_grad, 0) && packs_of_four(up_grad, 0);
+  launch(four ? gate_backward<T, 4> : gate_backward<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, kind, count, gate, up,
+         y_grad, gate_grad, up_grad);
+}
+
+#define SAO_INSTANTIATE(T)                                                                                                   \
+  template void rms_norm(std::int64_t, std::int64_t, const T*, const T*, bool, float, T*, float*, void*);                    \
+  template void rms_norm_backward(std::int64_t, std::int64_t, std::int64_t, const T*, const T*, bool, const float*,          \
+                                  const T*, T*, float*, void*);                                                              \
+  template void rotary(std::int64_t, std::int64_t, std::int64_t, const T*, std::int64_t, const std::int64_t*, const float*,  \
+                       const float*, float, T*, void*);                                                                      \
+  template void gated_activation(GateKind, std::int64_t, std::int64_t, const T*, std::int64_t, const T*, std::int64_t, T*,   \
+                                 void*);                                                                                     \
+  template void gated_activation_backward(GateKind, std::int64_t, const T*, const T*, const T*, T*, T*, void*)
+SAO_INSTANTIATE(float);
+SAO_INSTANTIATE(BFloat16);
+#undef SAO_INSTANTIATE
+
+}  // namespace sao::ops::cuda

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// As much of CUDA as libsao's kernels use, on the CPU, so that their sources are tested where there is no GPU: include
+// this, then the .cu files. A block's threads are fibers of one operating-system thread; they take turns at barriers and
+// warp exchanges, in ascending or descending order, and shared memory is full of NaNs when a block starts: a barrier that
+// is missing, or memory that is read before it is written, shows up as a wrong result.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __shared__ thread_local
+#define __launch_bounds__(threads)
+
+namespace sao::ops::cuda {
+
+using std::min;
+
+struct dim3 {
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+  unsigned x, y, z;
+};
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+
+using cudaStream_t = void*;
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+namespace emulation {
+
+inline constexpr std::size_t kSharedBytes = 99 << 10;  // the smallest limit of the architectures that are built for
+inline constexpr std::size_t kStackBytes = 32 << 10;
+
+/// Which thread of a block runs first between two barriers.
+inline bool descending = false;
+inline std::size_t launches = 0;
+
+enum class State { kRunning, kAtWarp, kAtBlock, kDone };
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<std::byte[]> stack;
+  State state = State::kRunning;
+  float exchanged[2] = {};  // in turn, so that one barrier a shuffle does
+  bool turn = false;
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  ucontext_t scheduler;
+  std::size_t current = 0;
+  std::function<void()> body;
+
+  void wait(State state) {
+    fibers[current].state = state;
+    swapcontext(&fibers[current].context, &scheduler);
+  }
+};
+
+inline Block* block = nullptr;
+
+inline void enter() {
+  block->body();
+  block->fibers[block->current].state = State::kDone;
+}
+
+[[noreturn]] inline void stop(const char* problem) {
+  std::fprintf(stderr, "CUDA emulation: %s\n", problem);
+  std::abort();
+}
+
+}  // namespace emulation
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+alignas(16) inline thread_local float4 dynamic_shared[emulation::kSharedBytes / sizeof(float4)];
+
+inline void __syncthreads() { emulation::block->wait(emulation::State::kAtBlock); }
+inline void __syncwarp() { emulation::block->wait(emulation::State::kAtWarp); }
+
+inline float __shfl_sync(unsigned mask, float value, int from) {
+  if (mask != 0xffffffffu || from < 0 || from > 31) emulation::stop("a shuffle of part of a warp");
+  emulation::Block& block = *emulation::block;
+  const std::size_t self = block.current;
+  const bool turn = block.fibers[self].turn = !block.fibers[self].turn;
+  block.fibers[self].exchanged[turn] = value;
+  __syncwarp();
+  return block.fibers[self / 32 * 32 + static_cast<std::size_t>(from)].exchanged[turn];
+}
+
+inline float __shfl_xor_sync(unsigned mask, float value, int with) {
+  return __shfl_sync(mask, value, static_cast<int>(emulation::block->current % 32) ^ with);
+}
+
+namespace emulation {
+
+// Lets the fibers run from barrier to barrier until all are done.
+inline void run_block(Block& b) {
+  const std::size_t threads = b.fibers.size();
+  block = &b;
+  for (Fiber& fiber : b.fibers) {
+    fiber.state = State::kRunning;
+    fiber.turn = false;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = &b.scheduler;
+    makecontext(&fiber.context, enter, 0);
+  }
+  const auto all = [&](std::size_t begin, std::size_t end, State state) {
+    bool any = false;
+    for (std::size_t i = begin; i < end; ++i) {
+      if (b.fibers[i].state != state && b.fibers[i].state != State::kDone) return false;
+      any = any || b.fibers[i].state == state;
+    }
+    return any;
+  };
+  for (;;) {
+    for (std::size_t i = 0; i < threads; ++i) {
+      b.current = descending ? threads - 1 - i : i;
+      threadIdx = dim3(static_cast<unsigned>(b.current));
+      if (b.fibers[b.current].state == State::kRunning) swapcontext(&b.scheduler, &b.fibers[b.current].context);
+    }
+    bool progress = false;
+    const auto release = [&](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) {
+        if (b.fibers[i].state != State::kDone) b.fibers[i].state = State::kRunning;
+      }
+      progress = true;
+    };
+    for (std::size_t warp = 0; warp < threads; warp += 32) {
+      if (all(warp, warp + 32, State::kAtWarp)) release(warp, warp + 32);
+    }
+    if (all(0, threads, State::kAtBlock)) release(0, threads);
+    if (all(0, threads, State::kDone)) return;
+    if (!progress) stop("threads wait at different barriers");
+  }
+}
+
+}  // namespace emulation
+
+inline int cudaFuncSetAttribute(const void*, int, int) { return 0; }
+
+template <class... Parameters, class... Arguments>
+int cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  if (config->blockDim.x % 32 != 0) emulation::stop("a block that is not a number of whole warps");
+  if (config->dynamicSmemBytes > emulation::kSharedBytes) emulation::stop("more shared memory than every GPU has");
+  ++emulation::launches;
+  gridDim = config->gridDim;
+  blockDim = config->blockDim;
+  emulation::Block block;
+  block.fibers.resize(config->blockDim.x);
+  for (emulation::Fiber& fiber : block.fibers) fiber.stack.reset(new std::byte[emulation::kStackBytes]);
+  block.body = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  for (unsigned y = 0; y < config->gridDim.y; ++y) {
+    for (unsigned x = 0; x < config->gridDim.x; ++x) {
+      blockIdx = dim3(x, y);
+      std::fill_n(reinterpret_cast<float*>(dynamic_shared), emulation::kSharedBytes / sizeof(float),
+                  std::numeric_limits<float>::quiet_NaN());
+      emulation::run_block(block);
+    }
+  }
+  return 0;
+}
+
+}  // namespace sao::ops::cuda
