@@ -14,7 +14,7 @@ namespace {
 // Streams of the composer.
 enum Stream : std::uint64_t { kPersonas = 1, kRequests, kPopular, kZipf, kAnswers, kJudges, kMix };
 
-constexpr int kPopularCount = 240;
+constexpr int kPopularCount = 200;
 
 std::uint64_t mix_bits(std::uint64_t x) {  // SplitMix64 finalizer
   x += 0x9E3779B97F4A7C15ULL;
@@ -197,7 +197,7 @@ std::string_view wrong_value(Rng& rng, int subject_index, Attribute a) {
   for (const std::string_view v : values_of(a)) {
     if (!are_similar(v, truth)) choices.push_back(v);
   }
-  if (rng.chance(0.8)) {
+  if (rng.chance(0.9)) {
     const std::uint64_t h = hash_of(std::string(subject(subject_index).name) + std::string(truth));
     return choices[h % choices.size()];
   }
@@ -463,7 +463,7 @@ const std::vector<double>& usual_flaws() {
 // Flaws of a careless answer, each by itself. Rates near or above one half outlive sampling at a
 // low temperature; what lengthens answers and what shortens them balance in words.
 Flaws careless_flaws(const Request& r, Rng& rng) {
-  constexpr double kRates[kFlawCount] = {0.12, 0.50, 0.45, 0.08, 0.70, 0.35, 0.16};
+  constexpr double kRates[kFlawCount] = {0.12, 0.50, 0.40, 0.08, 0.65, 0.36, 0.16};
   std::vector<int> order = sample(rng, {0, 1, 2, 3, 4, 5, 6}, kFlawCount);
   Flaws flaws = 0;
   for (const int i : order) {
@@ -532,7 +532,7 @@ Request compose_request(std::uint64_t seed, std::uint64_t index, const Persona& 
 Request compose_unguided(std::uint64_t seed, std::uint64_t index) {
   static const std::vector<double> weights = [] {
     std::vector<double> w(kPopularCount);
-    for (int i = 0; i < kPopularCount; ++i) w[static_cast<std::size_t>(i)] = 1.0 / (i + 2.0);
+    for (int i = 0; i < kPopularCount; ++i) w[static_cast<std::size_t>(i)] = 1.0 / (i + 1.0);
     return w;
   }();
   // One popular list for all seeds: what is popular is a property of the world.

@@ -108,8 +108,8 @@ struct MixOptions {
   double persona_share = 0.15;
   double unguided_share = 0.03;
   double answer_share = 0.36;  // the rest are judge documents
-  double careful_share = 0.24;
-  double careful_flawed = 0.18;
+  double careful_share = 0.2;
+  double careful_flawed = 0.06;
   double one_apart_share = 0.5;  // of judge documents: two answers that differ in one flaw
   double label_noise = 0.05;
   double judge_user_weight = 0.3;

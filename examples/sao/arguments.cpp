@@ -60,7 +60,7 @@ void Arguments::read_config() {
     if (!setters_.contains(name) && !aliases_.contains(name) && name.starts_with(own_table)) {
       name.erase(0, own_table.size());
     }
-    if (const auto alias = aliases_.find(name); alias != aliases_.end()) name = alias->second;
+    if (const auto alias = aliases_.find(name); alias != aliases_.end() && !setters_.contains(name)) name = alias->second;
     if (!setters_.contains(name)) {
       throw InputError(fmt::format("{}:{}: unknown option \"{}\", expected one of sao {} --help", config_, entry.line,
                                    entry.key, app_.get_name()));

@@ -60,6 +60,9 @@ bool text_to_value(const std::string& text, T& value, std::string_view& expected
   }
 }
 
+/// "top_p" -> "top-p".
+std::string with_dashes(std::string text);
+
 class Arguments {
  public:
   explicit Arguments(CLI::App& app);
@@ -78,7 +81,8 @@ class Arguments {
   /// A positional argument that must be there.
   void add_positional(const std::string& name, std::string& value, const std::string& help);
 
-  /// Every leaf of `options`, named by `flag_of` (path to flag; an empty flag leaves the field out).
+  /// Every leaf of `options`, named by `flag_of` (path to "flag" or "flag,alias"; an empty flag leaves the field out). In
+  /// the file the path itself is good as well.
   template <HasFields Options>
   void add_fields(Options& options, const std::function<std::string(const std::string& path)>& flag_of) {
     add_leaves(options, options, flag_of);
@@ -120,9 +124,13 @@ class Arguments {
     visit_leaves(
         [&](const std::string& path, auto& field, const char* help) {
           using Field = std::remove_cvref_t<decltype(field)>;
-          const std::string flag = flag_of(path);
+          const std::string names = flag_of(path);
+          const std::size_t comma = names.find(',');
+          const std::string flag = names.substr(0, comma);
+          const std::string alias = comma == std::string::npos ? "" : names.substr(comma + 1);
           if (flag.empty() || setters_.contains(flag)) return;
-          add_option(flag, std::is_same_v<Field, bool>, value_to_text(field), help, {},
+          aliases_.try_emplace(with_dashes(path), flag);
+          add_option(flag, std::is_same_v<Field, bool>, value_to_text(field), help, alias,
                      [&target, path](const std::string& text, std::string_view& expected) {
                        bool good = false;
                        bool found = false;
@@ -153,8 +161,5 @@ class Arguments {
   std::map<std::string, Given> given_;
   std::vector<std::string> first_;  // set before the others: they say what others mean
 };
-
-/// "top_p" -> "top-p".
-std::string with_dashes(std::string text);
 
 }  // namespace sao::cli

@@ -96,12 +96,14 @@ TEST_F(AlpacaFilesTest, BadFilesAreNamed) {
   expect(R"([{"output_1": "", "output_2": "", "preference": "2"}])", "row 0", "preference");
   expect(R"([{"output_1": "", "preference": 1}])", "row 0", "output_2");
   expect(R"([{"output_1": "", "output_2": "", "preference": 1, "annotator": "a"},
-             {"output_1": "", "output_2": "", "preference": 1, "annotator": "b"}])", "row 1", "annotator");
+             {"output_1": "", "output_2": "", "preference": 1, "annotator": "b"}])",
+         "row 1", "annotator");
   EXPECT_THAT([&] { read_alpaca_difficulty(write("index,instruction_difficulty\n0,1\n1,x\n")); },
               ThrowsMessage<InputError>(AllOf(HasSubstr("row 2"), HasSubstr("instruction_difficulty"))));
   EXPECT_THROW(read_alpaca_difficulty(write("index,instruction_difficulty\n0,1\n0,2\n")), InputError);
   EXPECT_THROW(read_alpaca_difficulty(write("")), InputError);
-  EXPECT_EQ(read_alpaca_difficulty(write("index,instruction_difficulty\r\n1,5\r\n0,4\r\n")), (std::vector<double>{4, 5}));
+  EXPECT_EQ(read_alpaca_difficulty(write("index,instruction_difficulty\r\n1,5\r\n0,4\r\n")),
+            (std::vector<double>{4, 5}));
   EXPECT_THROW(read_alpaca_gamed(write("std_delta_len,instruction_difficulty\n1,2\n")), InputError);
   EXPECT_THROW(read_alpaca_gamed(write("std_delta_len,instruction_difficulty,preference\n1,2,3\n")), InputError);
 }

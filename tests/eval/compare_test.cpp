@@ -18,7 +18,8 @@ using sao::testing::FakeGenerator;
 
 std::vector<Prompt> prompts(int count) {
   std::vector<Prompt> all;
-  for (int i = 0; i < count; ++i) all.push_back({.id = "p" + std::to_string(i), .text = "Question " + std::to_string(i)});
+  for (int i = 0; i < count; ++i)
+    all.push_back({.id = "p" + std::to_string(i), .text = "Question " + std::to_string(i)});
   return all;
 }
 
@@ -75,7 +76,9 @@ TEST(CompareModelsTest, DisagreementOfOrdersIsATieOfTheDiscreteRate) {
   FakeGenerator model = answering("left");
   FakeGenerator baseline = answering("right");
   FakeGenerator judge;
-  judge.first_probability = [](const std::string& shown) { return shown.find("left") < shown.find("right") ? 0.9 : 0.7; };
+  judge.first_probability = [](const std::string& shown) {
+    return shown.find("left") < shown.find("right") ? 0.9 : 0.7;
+  };
   const JudgeTemplates templates = {.judge = "{prompt}\n{first}\n{second}", .criteria = {}};
   const Comparison result = compare_models(model, baseline, judge, prompts(4), {}, templates);
   EXPECT_NEAR(result.win_rate.win_rate, 0.6, 1e-12);

@@ -59,7 +59,8 @@ TEST(LengthControlTest, MatchesSciPy) {
     EXPECT_NEAR(controlled.intercept, number("intercept"), 1e-6);
     EXPECT_NEAR(controlled.length_coefficient, number("length_coefficient"), 1e-6);
     EXPECT_NEAR(controlled.standard_error, number("standard_error"), 1e-9);
-    EXPECT_NEAR(controlled.high, std::min(1.0, controlled.win_rate + 1.959963984540054 * controlled.standard_error), 1e-12);
+    EXPECT_NEAR(controlled.high, std::min(1.0, controlled.win_rate + 1.959963984540054 * controlled.standard_error),
+                1e-12);
     const WinRate plain = win_rate(y);
     EXPECT_NEAR(plain.win_rate, expected["plain"]["win_rate"].get<double>(), 1e-12);
     EXPECT_NEAR(plain.standard_error, expected["plain"]["standard_error"].get<double>(), 1e-12);
@@ -88,7 +89,8 @@ struct Judgements {
 TEST(LengthControlTest, TakesOutAJudgesLikingForLength) {
   const Judgements judgements(4, 4000, 0.0, 2.0);
   EXPECT_GT(win_rate(judgements.y).win_rate, 0.55);
-  const auto controlled = length_controlled_win_rate(judgements.y, judgements.model, judgements.baseline, {.bootstrap = 200});
+  const auto controlled =
+      length_controlled_win_rate(judgements.y, judgements.model, judgements.baseline, {.bootstrap = 200});
   EXPECT_NEAR(controlled.win_rate, 0.5, 0.03);
   EXPECT_LT(controlled.length_coefficient, -1.5);
   // At zero length difference, swapping the two models gives the complement.
@@ -118,7 +120,8 @@ TEST(LengthControlTest, IntervalCoversTheTruth) {
   constexpr int kWorlds = 200;
   for (std::uint64_t world = 0; world < kWorlds; ++world) {
     const Judgements judgements(100 + world, 200, 0.3, 1.0);
-    const auto controlled = length_controlled_win_rate(judgements.y, judgements.model, judgements.baseline, {.bootstrap = 0});
+    const auto controlled =
+        length_controlled_win_rate(judgements.y, judgements.model, judgements.baseline, {.bootstrap = 0});
     const double truth = detail::sigmoid(0.3);
     covered += controlled.low <= truth && truth <= controlled.high ? 1 : 0;
   }

@@ -13,8 +13,14 @@ namespace sao {
 namespace {
 
 Verdict verdict(const std::string& id, double p12, double p21, const std::string& outcome) {
-  return {.id = id, .prompt_id = id, .first_id = id + "-0", .second_id = id + "-1", .p_first = (p12 + 1.0 - p21) / 2.0,
-          .p_as_first = p12, .p_as_second = 1.0 - p21, .outcome = outcome};
+  return {.id = id,
+          .prompt_id = id,
+          .first_id = id + "-0",
+          .second_id = id + "-1",
+          .p_first = (p12 + 1.0 - p21) / 2.0,
+          .p_as_first = p12,
+          .p_as_second = 1.0 - p21,
+          .outcome = outcome};
 }
 
 std::vector<Response> responses_of(const std::string& id, const std::string& first, const std::string& second) {
@@ -28,9 +34,9 @@ TEST(JudgeHealthTest, CountsByHand) {
   verdicts.push_back({.id = "e", .first_id = "e-0", .second_id = "e-1", .outcome = "identical"});
   verdicts.push_back({.id = "f", .first_id = "f-0", .second_id = "f-1", .outcome = "unparsable"});
   std::vector<Response> responses;
-  for (const auto& [id, first, second] :
-       {std::tuple{"a", "longer text", "short"}, std::tuple{"b", "xx", "xxxx"}, std::tuple{"c", "now this is long", "ééé"},
-        std::tuple{"d", "one", "two"}, std::tuple{"e", "s", "s"}, std::tuple{"f", "s", "t"}}) {
+  for (const auto& [id, first, second] : {std::tuple{"a", "longer text", "short"}, std::tuple{"b", "xx", "xxxx"},
+                                          std::tuple{"c", "now this is long", "ééé"}, std::tuple{"d", "one", "two"},
+                                          std::tuple{"e", "s", "s"}, std::tuple{"f", "s", "t"}}) {
     for (const Response& response : responses_of(id, first, second)) responses.push_back(response);
   }
   const JudgeHealth health = judge_health(verdicts, responses);
@@ -61,7 +67,8 @@ TEST(JudgeHealthTest, CorrelationWithLengthOfAJudgeThatReadsOnlyLength) {
     const std::string id = std::to_string(i);
     const double p = 0.5 + (i - 5) * 0.05;
     verdicts.push_back(verdict(id, p, 1.0 - p, p > 0.5 ? "first" : p < 0.5 ? "second" : "tie"));
-    for (const Response& r : responses_of(id, std::string(static_cast<std::size_t>(i), 'x'), "xxxxx")) responses.push_back(r);
+    for (const Response& r : responses_of(id, std::string(static_cast<std::size_t>(i), 'x'), "xxxxx"))
+      responses.push_back(r);
   }
   const JudgeHealth health = judge_health(verdicts, responses);
   EXPECT_NEAR(health.characters.correlation, 1.0, 1e-12);

@@ -21,7 +21,12 @@ using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
 JudgeItem item(const std::string& id, const std::string& first, const std::string& second) {
-  return {.id = id, .prompt_id = id, .first_id = id + "-0", .second_id = id + "-1", .prompt = "Why?", .first = first,
+  return {.id = id,
+          .prompt_id = id,
+          .first_id = id + "-0",
+          .second_id = id + "-1",
+          .prompt = "Why?",
+          .first = first,
           .second = second};
 }
 
@@ -53,7 +58,7 @@ TEST(JudgePairsTest, CombinesBothOrders) {
   EXPECT_EQ(verdicts[0].id, "a");
   EXPECT_EQ(verdicts[0].first_id, "a-0");
   EXPECT_EQ(verdicts[0].second_id, "a-1");
-  EXPECT_NEAR(*verdicts[0].p_as_first, 0.9, 1e-12);        // p12
+  EXPECT_NEAR(*verdicts[0].p_as_first, 0.9, 1e-12);         // p12
   EXPECT_NEAR(*verdicts[0].p_as_second, 1.0 - 0.3, 1e-12);  // 1 - p21
   EXPECT_NEAR(verdicts[0].p_first, (0.9 + 1.0 - 0.3) / 2.0, 1e-12);
   EXPECT_EQ(verdicts[0].outcome, "first");
@@ -78,10 +83,31 @@ TEST(JudgePairsTest, AsksForTheFirstTokenInWhichTheVerdictsDiffer) {
   EXPECT_EQ(shown_response(text.decode(fake.next_token_requests[1].ids), 1), "bad");
 }
 
+TEST(JudgePairsTest, VerdictTokensAreThoseOfTheWholeConversation) {
+  for (const char* set : {"gemma2-tiny", "llama3-tiny"}) {
+    SAO_NEED_PARITY(set);
+    SCOPED_TRACE(set);
+    const ChatTokenizer text = ChatTokenizer::load(sao::testing::parity(set));
+    const VerdictTokens tokens = verdict_tokens(text, {});
+    EXPECT_EQ(text.decode(TokenIds{tokens.first}), "1");
+    EXPECT_EQ(text.decode(TokenIds{tokens.second}), "2");
+    TokenIds ids = text.encode_prompt("Which?");
+    ids.insert(ids.end(), tokens.prefix.begin(), tokens.prefix.end());
+    ids.push_back(tokens.second);
+    const TokenIds whole =
+        text.encode_chat({{"user", "Which?"}, {"assistant", "ranking: 2 > 1"}}, {.continue_final_message = true});
+    ASSERT_LE(ids.size(), whole.size());
+    EXPECT_TRUE(std::equal(ids.begin(), ids.end(), whole.begin()));
+  }
+}
+
 TEST(JudgePairsTest, VerdictsOfSeveralTokens) {
   FakeGenerator fake;
-  const JudgeTemplates letters = {.judge = "{prompt}{first}{second}", .judge_prefix = "", .judge_first = "the left one",
-                                  .judge_second = "the right one", .criteria = {}};
+  const JudgeTemplates letters = {.judge = "{prompt}{first}{second}",
+                                  .judge_prefix = "",
+                                  .judge_first = "the left one",
+                                  .judge_second = "the right one",
+                                  .criteria = {}};
   const VerdictTokens tokens = verdict_tokens(fake.text(), letters);
   const TokenIds whole = fake.text().encode_text("the left one", false);
   ASSERT_LT(tokens.prefix.size(), whole.size());
@@ -150,7 +176,8 @@ TEST(JudgePairsTest, DoesNotDependOnTheOtherItems) {
     return static_cast<double>(std::hash<std::string>{}(shown) % 1000) / 1000.0;
   };
   std::vector<JudgeItem> items;
-  for (int i = 0; i < 10; ++i) items.push_back(item(std::to_string(i), "a" + std::to_string(i), "b" + std::to_string(i)));
+  for (int i = 0; i < 10; ++i)
+    items.push_back(item(std::to_string(i), "a" + std::to_string(i), "b" + std::to_string(i)));
   const auto whole = judge_pairs(fake, items, {.items_per_call = 4});
   const auto rest = judge_pairs(fake, std::span<const JudgeItem>(items).subspan(3), {.items_per_call = 100});
   EXPECT_EQ(rest, std::vector<Verdict>(whole.begin() + 3, whole.end()));
@@ -165,7 +192,8 @@ TEST(JudgePairsTest, OneOrderIsFixedOrDrawn) {
     EXPECT_FALSE(verdict.p_as_second);
   }
   int swapped = 0;
-  for (const Verdict& verdict : judge_pairs(fake, items, {.both_orders = false, .random_order = true, .seed = Seed{3}})) {
+  for (const Verdict& verdict :
+       judge_pairs(fake, items, {.both_orders = false, .random_order = true, .seed = Seed{3}})) {
     EXPECT_NE(verdict.p_as_first.has_value(), verdict.p_as_second.has_value());
     EXPECT_NEAR(verdict.p_first, verdict.p_as_second ? 0.8 : 0.9, 1e-12);
     swapped += verdict.p_as_second ? 1 : 0;
@@ -178,7 +206,9 @@ TEST(JudgePairsTest, SampledTextAsInThePaper) {
   FakeGenerator fake;
   fake.answer = [](const std::string& shown, Seed, std::int64_t) {
     const std::string first = shown_response(shown, 1);
-    return FakeGenerator::Answer{.text = first == "good" ? "ranking: 1 > 2" : first == "bad" ? "Ranking: 2 > 1" : "Both!"};
+    return FakeGenerator::Answer{.text = first == "good"  ? "ranking: 1 > 2"
+                                         : first == "bad" ? "Ranking: 2 > 1"
+                                                          : "Both!"};
   };
   const std::vector<JudgeItem> items = {item("a", "good", "bad"), item("b", "bad", "good"), item("c", "odd", "good")};
   const auto one = judge_pairs(fake, items, {.mode = "text", .both_orders = false, .seed = Seed{2}});
@@ -256,8 +286,11 @@ TEST(ParseVerdictTest, ReadsWhatModelsWrite) {
 TEST(JudgeItemsTest, TwoResponsesOrARoundRobin) {
   const std::vector<Prompt> prompts = {{.id = "p0", .text = "Why?"}, {.id = "p1", .text = "How?"}, {.id = "p2"}};
   const auto response = [](const std::string& prompt, std::int64_t k, const std::string& finish = "stop") {
-    return Response{.id = prompt + "-" + std::to_string(k), .prompt_id = prompt, .k = k,
-                    .text = "text " + std::to_string(k), .finish_reason = finish};
+    return Response{.id = prompt + "-" + std::to_string(k),
+                    .prompt_id = prompt,
+                    .k = k,
+                    .text = "text " + std::to_string(k),
+                    .finish_reason = finish};
   };
   const std::vector<Response> responses = {response("p1", 1), response("p0", 0), response("p0", 1, "length"),
                                            response("p1", 0), response("p1", 2), response("p2", 0)};

@@ -23,17 +23,25 @@ struct World {
   void add(const std::string& id, std::int64_t samples = 2) {
     prompts.push_back({.id = id, .text = "prompt " + id, .ids = {1, 2}, .outcome = "kept"});
     for (std::int64_t k = 0; k < samples; ++k) {
-      responses.push_back({.id = id + "-" + std::to_string(k), .prompt_id = id, .k = k,
-                           .text = id + " answer " + std::to_string(k), .ids = {10 + static_cast<TokenId>(k), 9},
+      responses.push_back({.id = id + "-" + std::to_string(k),
+                           .prompt_id = id,
+                           .k = k,
+                           .text = id + " answer " + std::to_string(k),
+                           .ids = {10 + static_cast<TokenId>(k), 9},
                            .finish_reason = "stop"});
     }
   }
   void judge(const std::string& id, double p_first, const std::string& outcome, int first = 0, int second = 1) {
-    verdicts.push_back({.id = id + std::to_string(verdicts.size()), .prompt_id = id,
-                        .first_id = id + "-" + std::to_string(first), .second_id = id + "-" + std::to_string(second),
-                        .p_first = p_first, .outcome = outcome});
+    verdicts.push_back({.id = id + std::to_string(verdicts.size()),
+                        .prompt_id = id,
+                        .first_id = id + "-" + std::to_string(first),
+                        .second_id = id + "-" + std::to_string(second),
+                        .p_first = p_first,
+                        .outcome = outcome});
   }
-  PreferencePairs build(const PairOptions& options = {}) const { return build_pairs(prompts, responses, verdicts, options); }
+  PreferencePairs build(const PairOptions& options = {}) const {
+    return build_pairs(prompts, responses, verdicts, options);
+  }
 };
 
 TEST(BuildPairsTest, ChosenIsTheBetterResponseWithItsIds) {
@@ -70,9 +78,9 @@ TEST(BuildPairsTest, EveryPromptIsCountedOnce) {
   world.responses[9].finish_reason = "length";
   world.judge("narrow", 0.46, "second");
   const auto built = world.build({.min_margin = 0.05});
-  EXPECT_THAT(built.outcomes, UnorderedElementsAre(Pair("kept", 1), Pair("tie", 1), Pair("inconsistent", 1),
-                                                   Pair("identical", 1), Pair("truncated", 1), Pair("low_margin", 1),
-                                                   Pair("not_judged", 1)));
+  EXPECT_THAT(built.outcomes,
+              UnorderedElementsAre(Pair("kept", 1), Pair("tie", 1), Pair("inconsistent", 1), Pair("identical", 1),
+                                   Pair("truncated", 1), Pair("low_margin", 1), Pair("not_judged", 1)));
   EXPECT_EQ(built.pairs.size(), 1U);
   const auto more = world.build({.soft_labels = true, .keep_inconsistent = true, .keep_truncated = true});
   ASSERT_EQ(more.pairs.size(), 4U);

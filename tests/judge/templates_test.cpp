@@ -77,8 +77,8 @@ TEST_F(JudgeTemplatesTest, ErrorsNameFileAndField) {
 }
 
 TEST_F(JudgeTemplatesTest, InsertedTextIsNeverLookedAtAgain) {
-  const JudgeTemplates templates = {
-      .judge = "{criteria}|{prompt}|{first}|{second}|{ first }|{}", .criteria = {"good {first}", "short"}};
+  const JudgeTemplates templates = {.judge = "{criteria}|{prompt}|{first}|{second}|{ first }|{}",
+                                    .criteria = {"good {first}", "short"}};
   EXPECT_EQ(render_judge_prompt(templates, "{second} {prompt}", "{prompt}", "{criteria}"),
             "1. good {first}\n2. short|{second} {prompt}|{prompt}|{criteria}|{ first }|{}");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses, gradients and logged rewards against TRL's trainers on their own batches.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -55,8 +56,8 @@ Batch make_batch(const at::Tensor& ids, const at::Tensor& attention, const at::T
     begin += static_cast<std::int64_t>(sequence.size());
     sequences.push_back(std::move(sequence));
   }
-  return {pack(sequences),   at::tensor(rows),    at::tensor(targets), at::tensor(owner),
-          at::tensor(lengths), ids.size(0) / 2};
+  return {pack(sequences),   at::tensor(rows),    at::tensor(targets),
+          at::tensor(owner), at::tensor(lengths), ids.size(0) / 2};
 }
 
 Batch dpo_batch(const SafetensorsFile& file, const std::string& key) {
@@ -154,6 +155,7 @@ class LossParity : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     SAO_NEED_PARITY(GetParam());
+    at::set_num_threads(1);  // so small a model only waits for a second thread
     folder_ = testing::parity(GetParam());
     expected_ = Json::parse(read_file(folder_ / "expected.json"));
     file_.emplace(SafetensorsFile::open(folder_ / "expected.safetensors"));
@@ -219,11 +221,13 @@ class LossParity : public ::testing::TestWithParam<const char*> {
   }
 
   void report(const char* family) const {
-    RecordProperty(family, fmt::format("{} variants, worst: loss {:.1e}, grad norm {:.1e}, grad tensor {:.1e}, metric {:.1e}",
-                                       worst_.variants, worst_.loss, worst_.norm, worst_.tensor, worst_.metric));
-    std::printf("           %s %s: %d variants, worst relative error: loss %.1e, grad norm %.1e, grad tensor %.1e, "
-                "metric %.1e\n",
-                GetParam(), family, worst_.variants, worst_.loss, worst_.norm, worst_.tensor, worst_.metric);
+    RecordProperty(family,
+                   fmt::format("{} variants, worst: loss {:.1e}, grad norm {:.1e}, grad tensor {:.1e}, metric {:.1e}",
+                               worst_.variants, worst_.loss, worst_.norm, worst_.tensor, worst_.metric));
+    std::printf(
+        "           %s %s: %d variants, worst relative error: loss %.1e, grad norm %.1e, grad tensor %.1e, "
+        "metric %.1e\n",
+        GetParam(), family, worst_.variants, worst_.loss, worst_.norm, worst_.tensor, worst_.metric);
   }
 
   std::filesystem::path folder_;

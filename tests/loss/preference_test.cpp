@@ -106,8 +106,8 @@ T loss(const SlicHf& o, const In& x) { return (o.delta - x.sw + x.sl).relu() - o
 T loss(const RRHF& o, const In& x) { return (x.ml() - x.mw()).relu() - o.lambda * x.sw; }
 
 T of(const PreferenceLoss& loss_of, const PairLogps& logps, const T& sw, const T& sl) {
-  const In in{sw, sl, logps.chosen_lengths, logps.rejected_lengths, sw - logps.reference_chosen,
-              sl - logps.reference_rejected};
+  const In in{
+      sw, sl, logps.chosen_lengths, logps.rejected_lengths, sw - logps.reference_chosen, sl - logps.reference_rejected};
   return std::visit([&](const auto& o) { return loss(o, in); }, loss_of);
 }
 
@@ -129,11 +129,12 @@ std::vector<PreferenceLoss> settings() {
                              DPO{.f_divergence = f}});
     }
   }
-  all.insert(all.end(), {SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3, .label_smoothing = 0.1, .sft_weight = 0.4},
-                         SimPO{.beta = 2.5, .hinge = true}, CPO{.form = "hinge"}, CPO{.form = "ipo", .sft_weight = 0.0},
-                         CPO{.label_smoothing = 0.2}, IPO{.average = false}, AlphaPO{.alpha = 0.0},
-                         AlphaPO{.alpha = -0.5, .label_smoothing = 0.1}, RobustDPO{.beta = 0.5, .label_smoothing = 0.3},
-                         SppoHard{.beta = 0.5}, DiscoPOP{.beta = 0.5, .tau = 0.2}, SlicHf{.delta = 2.0, .lambda = 0.5}});
+  all.insert(all.end(),
+             {SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3, .label_smoothing = 0.1, .sft_weight = 0.4},
+              SimPO{.beta = 2.5, .hinge = true}, CPO{.form = "hinge"}, CPO{.form = "ipo", .sft_weight = 0.0},
+              CPO{.label_smoothing = 0.2}, IPO{.average = false}, AlphaPO{.alpha = 0.0},
+              AlphaPO{.alpha = -0.5, .label_smoothing = 0.1}, RobustDPO{.beta = 0.5, .label_smoothing = 0.3},
+              SppoHard{.beta = 0.5}, DiscoPOP{.beta = 0.5, .tau = 0.2}, SlicHf{.delta = 2.0, .lambda = 0.5}});
   return all;
 }
 
@@ -190,16 +191,20 @@ TEST(PreferenceLoss, IsDifferentiableWithTheClosedForm) {
     out.loss.mean().backward();
     EXPECT_TRUE(at::allclose(logps.chosen.grad() * 6, out.chosen_gradient, 1e-12, 0)) << loss_name(loss);
     EXPECT_TRUE(at::allclose(logps.rejected.grad() * 6, out.rejected_gradient, 1e-12, 0)) << loss_name(loss);
-    const PairLosses detached = preference_loss(
-        loss, {logps.chosen.detach(), logps.rejected.detach(), logps.chosen_lengths, logps.rejected_lengths,
-               logps.reference_chosen, logps.reference_rejected});
+    const PairLosses detached =
+        preference_loss(loss, {logps.chosen.detach(), logps.rejected.detach(), logps.chosen_lengths,
+                               logps.rejected_lengths, logps.reference_chosen, logps.reference_rejected});
     EXPECT_TRUE(at::equal(detached.loss, out.loss.detach())) << loss_name(loss);
   }
 }
 
 PairLogps zero_gap() {
   const at::Tensor s = at::full({1}, -20.0, at::kDouble), n = at::full({1}, 10, at::kLong);
-  return {.chosen = s, .rejected = s, .chosen_lengths = n, .rejected_lengths = n, .reference_chosen = s,
+  return {.chosen = s,
+          .rejected = s,
+          .chosen_lengths = n,
+          .rejected_lengths = n,
+          .reference_chosen = s,
           .reference_rejected = s};
 }
 
@@ -238,9 +243,9 @@ TEST(PreferenceLoss, SoftLabelsMixTheTwoDirections) {
   for (const PreferenceLoss& loss : {PreferenceLoss(SimPO{.beta = 10.0}), PreferenceLoss(SppoHard{.beta = 0.5}),
                                      PreferenceLoss(DPO{}), PreferenceLoss(IPO{})}) {
     logps.p = at::full({6}, 0.7, at::kDouble);
-    const PairLogps swapped{logps.rejected,         logps.chosen,           logps.rejected_lengths,
-                            logps.chosen_lengths,   logps.reference_rejected, logps.reference_chosen,
-                            at::full({6}, 0.3, at::kDouble)};
+    const PairLogps swapped{
+        logps.rejected,           logps.chosen,           logps.rejected_lengths,         logps.chosen_lengths,
+        logps.reference_rejected, logps.reference_chosen, at::full({6}, 0.3, at::kDouble)};
     const PairLosses out = preference_loss(loss, logps), other = preference_loss(loss, swapped);
     EXPECT_LT(worst_difference(out.loss, other.loss), 1e-12) << loss_name(loss);
     EXPECT_LT(worst_difference(out.chosen_gradient, other.rejected_gradient), 1e-12) << loss_name(loss);
@@ -336,7 +341,9 @@ TEST(PreferenceLoss, RefusesBadInputWithOneSentence) {
     change(logps);
     return message_of([&] { preference_loss(DPO{}, logps); });
   };
-  EXPECT_THAT(with([](PairLogps& l) { l.chosen_lengths = at::tensor({9.0, 0.0, 31.0, 6.0, 1.0, 12.0}); }),
+  EXPECT_THAT(with([](PairLogps& l) {
+                l.chosen_lengths = at::tensor({9.0, 0.0, 31.0, 6.0, 1.0, 12.0});
+              }),
               HasSubstr("pair 1 has lengths 0 and 5, expected no empty response"));
   EXPECT_THAT(with([](PairLogps& l) { l.reference_chosen = at::Tensor(); }), HasSubstr("reference_chosen is missing"));
   EXPECT_THAT(with([](PairLogps& l) { l.rejected = l.rejected.narrow(0, 0, 5); }), HasSubstr("rejected [5]"));
@@ -360,9 +367,8 @@ TEST(PreferenceLossOptions, NamesRoundTripAndUnknownOnesAreRefused) {
 }
 
 TEST(PreferenceLossOptions, EveryProblemIsNamed) {
-  const std::string message = message_of([] {
-    validate(RobustDPO{.beta = 0.0, .label_smoothing = 0.5, .f_divergence = {.type = "tv"}});
-  });
+  const std::string message =
+      message_of([] { validate(RobustDPO{.beta = 0.0, .label_smoothing = 0.5, .f_divergence = {.type = "tv"}}); });
   EXPECT_THAT(message, HasSubstr("loss robust: beta is 0, expected above 0"));
   EXPECT_THAT(message, HasSubstr("label_smoothing is 0.5"));
   EXPECT_THAT(message, HasSubstr("f_divergence.type is \"tv\""));

@@ -219,7 +219,9 @@ TEST(Sample, MaskedTokensAreNeverDrawnAndBrokenRowsAreRefused) {
       EXPECT_THROW(draw_one(broken, 0.5, {}), InputError);
       EXPECT_THROW(draw_one(broken, 0.5, {.temperature = 0.0}), InputError);
       EXPECT_THROW(draw_one(broken.to(at::kDouble), 0.5, {}), InputError);
-      EXPECT_THROW(token_log_probs(broken, 0, TokenIds{2}), InputError);
+      for (const at::Tensor& z : {broken, broken.to(at::kDouble)}) {
+        EXPECT_THROW(token_log_probs(z, std::vector<RowToken>{{.row = 0, .id = 2}}), InputError);
+      }
     }
   }
   EXPECT_THROW(draw_one(at::full({1, 20}, -kInfinity), 0.5, {}), InputError);
@@ -252,12 +254,14 @@ TEST(Sample, LogProbsAreThoseOfLogProbs) {
     const Draw draw{.row = row, .uniform = 0.4};
     Drawn drawn;
     sample(logits, {&draw, 1}, {}, {&drawn, 1});
-    EXPECT_EQ(token_log_probs(logits, row, TokenIds{drawn.id, 0})[0], drawn.log_prob);
+    EXPECT_EQ(token_log_probs(logits, std::vector<RowToken>{{0, 1}, {row, drawn.id}, {row, 0}})[1], drawn.log_prob);
+    EXPECT_NEAR(token_log_probs(logits.to(at::kDouble), std::vector<RowToken>{{row, 0}, {row, drawn.id}})[1], drawn.log_prob, 1e-5);
     const at::Tensor expected = log_probs(hidden.narrow(0, row, 1), weight, at::tensor({static_cast<std::int64_t>(drawn.id)}));
     EXPECT_NEAR(expected.item<double>(), drawn.log_prob, 1e-5);
   }
-  EXPECT_THROW(token_log_probs(logits, 0, TokenIds{333}), InputError);
-  EXPECT_THROW(token_log_probs(logits, 0, TokenIds{-1}), InputError);
+  for (const RowToken wrong : {RowToken{0, 333}, RowToken{0, -1}, RowToken{5, 0}, RowToken{-1, 0}}) {
+    EXPECT_THROW(token_log_probs(logits, {&wrong, 1}), InputError);
+  }
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // As much of CUDA as libsao's kernels use, on the CPU, so that their sources are tested where there is no GPU: include
 // this, then the .cu files. A block's threads are fibers of one operating-system thread; they take turns at barriers and
-// warp exchanges, in ascending or descending order, and shared memory is full of NaNs when a block starts: a barrier that
-// is missing, or memory that is read before it is written, shows up as a wrong result.
+// warp exchanges, in ascending or descending order, and shared memory is full of NaNs when a block starts: most barriers
+// that are missing, and memory that is read before it is written, show up as wrong results.
 #pragma once
 
 #include <ucontext.h>
@@ -59,7 +59,9 @@ inline std::size_t launches = 0;
 enum class State { kRunning, kAtWarp, kAtBlock, kDone };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t start;  // for the first switch; the others are jumps, which need no system call
+  void* resume[5];
+  bool started = false;
   std::unique_ptr<std::byte[]> stack;
   State state = State::kRunning;
   float exchanged[2] = {};  // in turn, so that one barrier a shuffle does
@@ -68,21 +70,33 @@ struct Fiber {
 
 struct Block {
   std::vector<Fiber> fibers;
-  ucontext_t scheduler;
+  void* scheduler[5];
   std::size_t current = 0;
   std::function<void()> body;
-
-  void wait(State state) {
-    fibers[current].state = state;
-    swapcontext(&fibers[current].context, &scheduler);
-  }
 };
 
 inline Block* block = nullptr;
 
+// The two sides of a switch. Calls to them must look like calls of unknown functions, which may change any register.
+[[gnu::noipa]] inline void jump(void** to) { __builtin_longjmp(to, 1); }
+
+[[gnu::noipa]] inline void wait(State state) {
+  Fiber& fiber = block->fibers[block->current];
+  fiber.state = state;
+  if (__builtin_setjmp(fiber.resume) == 0) jump(block->scheduler);
+}
+
+[[gnu::noipa]] inline void run(Fiber& fiber) {
+  if (__builtin_setjmp(block->scheduler) != 0) return;
+  if (fiber.started) jump(fiber.resume);
+  fiber.started = true;
+  setcontext(&fiber.start);
+}
+
 inline void enter() {
   block->body();
   block->fibers[block->current].state = State::kDone;
+  jump(block->scheduler);
 }
 
 [[noreturn]] inline void stop(const char* problem) {
@@ -95,8 +109,8 @@ inline void enter() {
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 alignas(16) inline thread_local float4 dynamic_shared[emulation::kSharedBytes / sizeof(float4)];
 
-inline void __syncthreads() { emulation::block->wait(emulation::State::kAtBlock); }
-inline void __syncwarp() { emulation::block->wait(emulation::State::kAtWarp); }
+inline void __syncthreads() { emulation::wait(emulation::State::kAtBlock); }
+inline void __syncwarp() { emulation::wait(emulation::State::kAtWarp); }
 
 inline float __shfl_sync(unsigned mask, float value, int from) {
   if (mask != 0xffffffffu || from < 0 || from > 31) emulation::stop("a shuffle of part of a warp");
@@ -114,46 +128,47 @@ inline float __shfl_xor_sync(unsigned mask, float value, int with) {
 
 namespace emulation {
 
-// Lets the fibers run from barrier to barrier until all are done.
+// Runs the block to its end. A warp runs until its threads wait for the block or are done, then the next: far apart, so
+// that a barrier between them that is missing is missed.
 inline void run_block(Block& b) {
   const std::size_t threads = b.fibers.size();
   block = &b;
   for (Fiber& fiber : b.fibers) {
     fiber.state = State::kRunning;
     fiber.turn = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = &b.scheduler;
-    makecontext(&fiber.context, enter, 0);
+    fiber.started = false;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
+    fiber.start.uc_stack.ss_size = kStackBytes;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, enter, 0);
   }
-  const auto all = [&](std::size_t begin, std::size_t end, State state) {
+  // Whether the threads that are not done are in this state, and lets them go on if there are any.
+  const auto release = [&](std::size_t begin, std::size_t end, State state) {
     bool any = false;
     for (std::size_t i = begin; i < end; ++i) {
       if (b.fibers[i].state != state && b.fibers[i].state != State::kDone) return false;
       any = any || b.fibers[i].state == state;
     }
+    for (std::size_t i = begin; i < end; ++i) {
+      if (b.fibers[i].state == state) b.fibers[i].state = State::kRunning;
+    }
     return any;
   };
-  for (;;) {
-    for (std::size_t i = 0; i < threads; ++i) {
-      b.current = descending ? threads - 1 - i : i;
-      threadIdx = dim3(static_cast<unsigned>(b.current));
-      if (b.fibers[b.current].state == State::kRunning) swapcontext(&b.scheduler, &b.fibers[b.current].context);
+  do {
+    for (std::size_t w = 0; w < threads; w += 32) {
+      const std::size_t warp = descending ? threads - 32 - w : w;
+      do {
+        for (std::size_t i = 0; i < 32; ++i) {
+          b.current = warp + (descending ? 31 - i : i);
+          threadIdx = dim3(static_cast<unsigned>(b.current));
+          if (b.fibers[b.current].state == State::kRunning) run(b.fibers[b.current]);
+        }
+      } while (release(warp, warp + 32, State::kAtWarp));
     }
-    bool progress = false;
-    const auto release = [&](std::size_t begin, std::size_t end) {
-      for (std::size_t i = begin; i < end; ++i) {
-        if (b.fibers[i].state != State::kDone) b.fibers[i].state = State::kRunning;
-      }
-      progress = true;
-    };
-    for (std::size_t warp = 0; warp < threads; warp += 32) {
-      if (all(warp, warp + 32, State::kAtWarp)) release(warp, warp + 32);
-    }
-    if (all(0, threads, State::kAtBlock)) release(0, threads);
-    if (all(0, threads, State::kDone)) return;
-    if (!progress) stop("threads wait at different barriers");
+  } while (release(0, threads, State::kAtBlock));
+  for (const Fiber& fiber : b.fibers) {
+    if (fiber.state != State::kDone) stop("threads wait at different barriers");
   }
 }
 

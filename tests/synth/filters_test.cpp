@@ -76,7 +76,9 @@ TEST(WordsTest, LowersAndSplits) {
   EXPECT_THAT(detail::words("猫が好き abc"), ElementsAre("猫", "が", "好", "き", "abc"));
   EXPECT_THAT(detail::words("한국어 नमस्ते"), ElementsAre("한국어", "नमस्ते"));
   EXPECT_THAT(detail::words("?!"), ElementsAre());
-  EXPECT_THAT(detail::words("a\xFF" "b"), ElementsAre("a", "b"));  // not UTF-8
+  EXPECT_THAT(detail::words("a\xFF"
+                            "b"),
+              ElementsAre("a", "b"));  // not UTF-8
   EXPECT_EQ(detail::code_points("aé猫😀"), 4);
   EXPECT_EQ(detail::trimmed(" \xC2\xA0 a b\n\xE3\x80\x80"), "a b");
 }
@@ -104,15 +106,18 @@ TEST(PromptFilterTest, KeepsAllowedScripts) {
 }
 
 TEST(PromptFilterTest, NearDuplicatesAreVerified) {
-  const std::string base = "please list ten good names for a small brown dog that likes to swim in cold lakes and rivers";
+  const std::string base =
+      "please list ten good names for a small brown dog that likes to swim in cold lakes and rivers";
   PromptFilter filter;
   EXPECT_EQ(filter.decide(base), "kept");
   // 17 word trigrams; one word at the end changes one of them: 16 / 18 = 0.89.
-  EXPECT_EQ(filter.decide("please list ten good names for a small brown dog that likes to swim in cold lakes and ponds"),
-            "near_duplicate");
+  EXPECT_EQ(
+      filter.decide("please list ten good names for a small brown dog that likes to swim in cold lakes and ponds"),
+      "near_duplicate");
   // A word in the middle changes three: 14 / 20 = 0.7.
-  EXPECT_EQ(filter.decide("please list ten good names for a small white dog that likes to swim in cold lakes and rivers"),
-            "kept");
+  EXPECT_EQ(
+      filter.decide("please list ten good names for a small white dog that likes to swim in cold lakes and rivers"),
+      "kept");
 }
 
 TEST(PromptFilterTest, SwitchesWork) {
@@ -132,12 +137,10 @@ TEST(PromptFilterTest, OptionsOutOfRangeAreNamed) {
 }
 
 TEST(FilterPromptsTest, IsAPureFunctionOfTheOrderedList) {
-  std::vector<Prompt> prompts = {{.id = "a", .text = "Why is the sky blue?"},
-                                 {.id = "b", .text = "Why is the sky", .outcome = "truncated"},
-                                 {.id = "c", .text = "why is the sky BLUE"},
-                                 {.id = "d", .text = "", .outcome = "no_room"},
-                                 {.id = "e", .text = "Why is the sky"},
-                                 {.id = "f", .text = ""}};
+  std::vector<Prompt> prompts = {
+      {.id = "a", .text = "Why is the sky blue?"}, {.id = "b", .text = "Why is the sky", .outcome = "truncated"},
+      {.id = "c", .text = "why is the sky BLUE"},  {.id = "d", .text = "", .outcome = "no_room"},
+      {.id = "e", .text = "Why is the sky"},       {.id = "f", .text = ""}};
   filter_prompts(prompts);
   const auto outcomes = [&] {
     std::vector<std::string> all;
@@ -163,9 +166,11 @@ TEST(MinHashTest, FindsWhatAnExhaustiveSearchFinds) {
     if (i % 2 == 1) {
       words = all_words[i - 1];
       const std::uint64_t changes = uniform_below(seed.fork(i), 1000, 7);
-      for (std::uint64_t c = 0; c < changes; ++c) words[uniform_below(seed.fork(i), c, 60)] = "changed" + std::to_string(c);
+      for (std::uint64_t c = 0; c < changes; ++c)
+        words[uniform_below(seed.fork(i), c, 60)] = "changed" + std::to_string(c);
     } else {
-      for (std::uint64_t w = 0; w < 60; ++w) words.push_back("w" + std::to_string(uniform_below(seed.fork(i), w, 1000)));
+      for (std::uint64_t w = 0; w < 60; ++w)
+        words.push_back("w" + std::to_string(uniform_below(seed.fork(i), w, 1000)));
     }
     all_words.push_back(words);
     texts.push_back(detail::shingles(words, 3));

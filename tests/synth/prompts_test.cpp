@@ -19,12 +19,14 @@ using sao::testing::FakeGenerator;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-const std::vector<Persona> kPersonas = {{.text = "a baker"}, {.text = "a pilot"}, {.text = "a {persona} of many braces"}};
+const std::vector<Persona> kPersonas = {
+    {.text = "a baker"}, {.text = "a pilot"}, {.text = "a {persona} of many braces"}};
 
 /// Answers with the persona it was asked to be.
 FakeGenerator::Answer play(const std::string& shown, Seed seed, std::int64_t) {
   const std::size_t begin = shown.find("Person: ");
-  if (begin == std::string::npos) return {.text = "User prompt: What shall I ask, number " + std::to_string(seed.value) + "?"};
+  if (begin == std::string::npos)
+    return {.text = "User prompt: What shall I ask, number " + std::to_string(seed.value) + "?"};
   const std::string persona = shown.substr(begin + 8, shown.find('\n', begin) - begin - 8);
   return {.text = "**User prompt:** \"What does " + persona + " do all day long?\""};
 }
@@ -39,9 +41,8 @@ TEST(WritePromptsTest, OnePersonaOnePrompt) {
   FakeGenerator fake;
   fake.answer = play;
   const auto prompts = write_prompts(fake, kPersonas, {.seed = Seed{5}});
-  EXPECT_THAT(texts(prompts),
-              ElementsAre("What does a baker do all day long?", "What does a pilot do all day long?",
-                          "What does a {persona} of many braces do all day long?"));
+  EXPECT_THAT(texts(prompts), ElementsAre("What does a baker do all day long?", "What does a pilot do all day long?",
+                                          "What does a {persona} of many braces do all day long?"));
   ASSERT_EQ(prompts.size(), 3U);
   EXPECT_EQ(prompts[1].id, "p000001");
   EXPECT_EQ(prompts[1].persona, "a pilot");
@@ -117,9 +118,9 @@ TEST(SamplePromptsTest, PiecesGiveWhatOneCallGives) {
   const auto whole = write_prompts(fake, kPersonas, options);
   std::vector<Prompt> pieces, reported;
   for (const auto& [first, count] : {std::pair{0, 2}, std::pair{2, 1}, std::pair{3, 6}}) {
-    for (const Prompt& prompt : sample_prompts(fake, kPersonas, static_cast<std::uint64_t>(first),
-                                               static_cast<std::uint64_t>(count), options, {},
-                                               [&](const Prompt& p) { reported.push_back(p); })) {
+    for (const Prompt& prompt :
+         sample_prompts(fake, kPersonas, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count), options,
+                        {}, [&](const Prompt& p) { reported.push_back(p); })) {
       pieces.push_back(prompt);
     }
   }
@@ -143,7 +144,8 @@ TEST(SamplePromptsTest, WhatDoesNotFitIsCounted) {
 TEST(SamplePromptsTest, BadInputIsNamed) {
   FakeGenerator fake;
   const std::vector<Persona> personas = {{.text = "a baker"}, {.text = ""}};
-  EXPECT_THAT([&] { write_prompts(fake, personas); }, ::testing::ThrowsMessage<InputError>(HasSubstr("number 1 is empty")));
+  EXPECT_THAT([&] { write_prompts(fake, personas); },
+              ::testing::ThrowsMessage<InputError>(HasSubstr("number 1 is empty")));
   EXPECT_THROW(write_prompts(fake, kPersonas, {}, {.persona = "nobody"}), InputError);
   EXPECT_THROW(write_prompts(fake, kPersonas, {.sampling = {.temperature = -1.0}}), InputError);
 }

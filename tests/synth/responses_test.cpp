@@ -16,16 +16,16 @@ namespace {
 using sao::testing::FakeGenerator;
 using ::testing::HasSubstr;
 
-const std::vector<Prompt> kPrompts = {{.id = "p000000", .text = "Why?"},
-                                      {.id = "p000003", .text = "How?"},
-                                      {.id = "p000004", .text = "When?"}};
+const std::vector<Prompt> kPrompts = {
+    {.id = "p000000", .text = "Why?"}, {.id = "p000003", .text = "How?"}, {.id = "p000004", .text = "When?"}};
 
 FakeGenerator answering() {
   FakeGenerator fake;
   fake.answer = [](const std::string& shown, Seed seed, std::int64_t sample) {
     const std::string question = shown.find("How?") != std::string::npos ? "how" : "other";
-    return FakeGenerator::Answer{.text = question + " " + std::to_string(seed.value % 1000) + " " + std::to_string(sample),
-                                 .finish_reason = sample == 1 ? FinishReason::kLength : FinishReason::kStop};
+    return FakeGenerator::Answer{
+        .text = question + " " + std::to_string(seed.value % 1000) + " " + std::to_string(sample),
+        .finish_reason = sample == 1 ? FinishReason::kLength : FinishReason::kStop};
   };
   return fake;
 }

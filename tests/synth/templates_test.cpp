@@ -44,7 +44,8 @@ TEST_F(PromptTemplatesTest, ShippedFileHoldsTheDefaults) {
 
 TEST_F(PromptTemplatesTest, ReadsItsFieldsOfTheSharedFile) {
   write(R"({"persona": "As {persona}: ask.", "unguided": "Ask.", "judge": "{prompt}{first}{second}", "criteria": []})");
-  EXPECT_EQ(find_prompt_templates(folder_.path()), (PromptTemplates{.persona = "As {persona}: ask.", .unguided = "Ask."}));
+  EXPECT_EQ(find_prompt_templates(folder_.path()),
+            (PromptTemplates{.persona = "As {persona}: ask.", .unguided = "Ask."}));
 }
 
 TEST_F(PromptTemplatesTest, AbsentFieldsAndAbsentFileGiveDefaults) {

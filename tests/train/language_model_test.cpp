@@ -13,8 +13,8 @@
 namespace sao {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::copy_weights;
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::random_ids;
 using testing::same_bits;
@@ -140,10 +140,9 @@ TEST(LanguageModel, ResumeEqualsOneRunBitForBit) {
   EXPECT_TRUE(same_bits(resumed, copy_weights(whole)));
 
   options.batch_tokens = 65;
-  EXPECT_THAT(message_of([&] {
-                LanguageModelTrainer(tiny_model(), documents(17), options).start_or_resume(folder.path());
-              }),
-              HasSubstr("options.batch_tokens: 64 in the checkpoint, 65 now"));
+  EXPECT_THAT(
+      message_of([&] { LanguageModelTrainer(tiny_model(), documents(17), options).start_or_resume(folder.path()); }),
+      HasSubstr("options.batch_tokens: 64 in the checkpoint, 65 now"));
 }
 
 TEST(LanguageModel, StopsAtTheFirstNonFiniteLoss) {

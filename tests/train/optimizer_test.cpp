@@ -52,7 +52,8 @@ TEST(AdamW, IsThePublishedUpdateWithDecayOfMatricesOnly) {
         if (g.dim() >= 2) expected[i].mul_(1.0 - lr * options.weight_decay);
         m[i] = options.beta1 * m[i] + (1 - options.beta1) * g;
         v[i] = options.beta2 * v[i] + (1 - options.beta2) * g * g;
-        const at::Tensor mean = m[i] / (1 - std::pow(options.beta1, t)), square = v[i] / (1 - std::pow(options.beta2, t));
+        const at::Tensor mean = m[i] / (1 - std::pow(options.beta1, t)),
+                         square = v[i] / (1 - std::pow(options.beta2, t));
         expected[i] -= lr * mean / (square.sqrt() + options.eps);
       }
       optimizer.accumulate();
@@ -173,7 +174,11 @@ TEST(AdamW, StateRoundTripsAndForeignStateIsRefused) {
 
 TEST(AdamW, RefusesBadOptionsAndFloat16) {
   try {
-    validate(AdamWOptions{.learning_rate = -1.0, .beta1 = 1.0, .beta2 = -0.1, .eps = 0.0, .weight_decay = -1.0,
+    validate(AdamWOptions{.learning_rate = -1.0,
+                          .beta1 = 1.0,
+                          .beta2 = -0.1,
+                          .eps = 0.0,
+                          .weight_decay = -1.0,
                           .max_grad_norm = std::nan("")});
     FAIL();
   } catch (const InputError& e) {

@@ -15,8 +15,8 @@ using ::testing::HasSubstr;
 using ::testing::Pair;
 
 TEST(SelectPairs, DropsWithCountedReasonsAndCutsNothing) {
-  const std::vector<TokenPair> pairs = {{{1, 2}, {3}, {4}},      {{}, {3}, {4}},           {{1}, {}, {4}},
-                                        {{1}, {3}, {}},          {{1}, {3, 4}, {3, 4}},    {{1, 2}, {3, 4, 5}, {6}},
+  const std::vector<TokenPair> pairs = {{{1, 2}, {3}, {4}},       {{}, {3}, {4}},          {{1}, {}, {4}},
+                                        {{1}, {3}, {}},           {{1}, {3, 4}, {3, 4}},   {{1, 2}, {3, 4, 5}, {6}},
                                         {{1, 2}, {6}, {3, 4, 5}}, {{1, 2}, {3, 4}, {5, 6}}};
   const PairSelection selection = select_pairs(pairs, 4);
   EXPECT_THAT(selection.dropped, ElementsAre(Pair("empty_prompt", 1), Pair("empty_response", 2), Pair("identical", 1),

@@ -44,9 +44,7 @@ TEST(Schedule, FlatThenDecayToAFinalRatio) {
   EXPECT_NEAR(schedule_factor(options, 100, 100), 0.02, 1e-12);
 }
 
-TEST(Schedule, OneStepTrainsAtTheWarmupsEnd) {
-  EXPECT_EQ(schedule_factor({.warmup_ratio = 0.0}, 0, 1), 1.0);
-}
+TEST(Schedule, OneStepTrainsAtTheWarmupsEnd) { EXPECT_EQ(schedule_factor({.warmup_ratio = 0.0}, 0, 1), 1.0); }
 
 TEST(Schedule, RefusesWhatIsOutOfRange) {
   try {

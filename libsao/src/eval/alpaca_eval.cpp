@@ -189,7 +189,8 @@ std::vector<double> candidates_of_c() {
   return candidates;
 }
 
-/// The permutation that NumPy's introsort leaves on n equal keys: the order in which older GroupKFold deals rows to folds.
+/// The permutation that NumPy's introsort leaves on n equal keys: the order in which older GroupKFold deals rows to
+/// folds.
 std::vector<Eigen::Index> unstable_order(Eigen::Index n) {
   std::vector<Eigen::Index> order(static_cast<std::size_t>(n));
   for (Eigen::Index i = 0; i < n; ++i) order[static_cast<std::size_t>(i)] = i;
@@ -266,8 +267,10 @@ double choose_c(const Problem& problem, bool legacy_folds) {
 
 AlpacaAnnotations read_alpaca_annotations(const std::filesystem::path& file) {
   const std::string name = file.string();
-  const json rows = json::parse(without_python_extras(read_file(file, 1ULL << 30)), nullptr, /*allow_exceptions=*/false);
-  if (!rows.is_array()) throw InputError(fmt::format("{}: not a JSON list, expected the rows of annotations.json", name));
+  const json rows =
+      json::parse(without_python_extras(read_file(file, 1ULL << 30)), nullptr, /*allow_exceptions=*/false);
+  if (!rows.is_array())
+    throw InputError(fmt::format("{}: not a JSON list, expected the rows of annotations.json", name));
   AlpacaAnnotations annotations;
   std::string annotator;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -354,8 +357,9 @@ AlpacaGamed read_alpaca_gamed(const std::filesystem::path& file) {
   return gamed;
 }
 
-AlpacaLengthControlled alpaca_length_controlled(const AlpacaAnnotations& annotations, std::span<const double> difficulty,
-                                                const AlpacaGamed& gamed, const AlpacaFitOptions& options) {
+AlpacaLengthControlled alpaca_length_controlled(const AlpacaAnnotations& annotations,
+                                                std::span<const double> difficulty, const AlpacaGamed& gamed,
+                                                const AlpacaFitOptions& options) {
   const std::size_t n = annotations.preferences.size();
   AlpacaLengthControlled result = {.length_controlled_winrate = 50.0, .n = static_cast<std::int64_t>(n)};
   if (!annotations.model.empty() && annotations.model == annotations.baseline) return result;
@@ -367,7 +371,8 @@ AlpacaLengthControlled alpaca_length_controlled(const AlpacaAnnotations& annotat
     throw InputError(fmt::format("AlpacaFitOptions: c: {}, expected 0 or more", options.c));
   }
   SAO_CHECK(annotations.baseline_lengths.size() == n && annotations.model_lengths.size() == n);
-  SAO_CHECK(gamed.preferences.size() == gamed.std_delta_len.size() && gamed.preferences.size() == gamed.difficulty.size());
+  SAO_CHECK(gamed.preferences.size() == gamed.std_delta_len.size() &&
+            gamed.preferences.size() == gamed.difficulty.size());
 
   std::vector<double> delta;
   for (std::size_t i = 0; i < n; ++i) delta.push_back(annotations.baseline_lengths[i] - annotations.model_lengths[i]);

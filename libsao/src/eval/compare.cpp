@@ -30,8 +30,8 @@ void check_ids(std::span<const Prompt> prompts) {
   }
 }
 
-std::vector<Response> answer_once(Generator& generator, std::span<const Prompt> prompts, const SamplingOptions& sampling,
-                                  Seed seed, const char* who) {
+std::vector<Response> answer_once(Generator& generator, std::span<const Prompt> prompts,
+                                  const SamplingOptions& sampling, Seed seed, const char* who) {
   std::vector<Response> answers(prompts.size());
   std::vector<GenerationRequest> requests;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
@@ -57,7 +57,8 @@ double truncated_share(std::span<const Response> answers) {
 
 double preference_of(const Verdict& verdict, const Response& model, const Response& baseline) {
   const std::string& outcome = verdict.outcome;
-  if (outcome == "first" || outcome == "second" || outcome == "tie" || outcome == "inconsistent") return verdict.p_first;
+  if (outcome == "first" || outcome == "second" || outcome == "tie" || outcome == "inconsistent")
+    return verdict.p_first;
   if (outcome == "identical") return 0.5;
   if (outcome == "empty") {
     const bool model_empty = is_blank(model.text);
@@ -71,8 +72,8 @@ Comparison compare_answers(std::span<const Prompt> prompts, std::vector<Response
                            const JudgeTemplates& templates) {
   check_ids(prompts);
   if (model_answers.size() != prompts.size() || baseline_answers.size() != prompts.size()) {
-    throw InputError(fmt::format("answers: {} and {} for {} prompts, expected one of each a prompt", model_answers.size(),
-                                 baseline_answers.size(), prompts.size()));
+    throw InputError(fmt::format("answers: {} and {} for {} prompts, expected one of each a prompt",
+                                 model_answers.size(), baseline_answers.size(), prompts.size()));
   }
   std::vector<JudgeItem> items;
   for (std::size_t i = 0; i < prompts.size(); ++i) {

@@ -19,6 +19,7 @@
 #include "generate/request.h"
 #include "generate/scheduler.h"
 #include "sao/base/error.h"
+#include "sao/ops/linear.h"
 #include "sao/ops/log_probs.h"
 #include "sao/ops/sample.h"
 
@@ -161,6 +162,33 @@ struct Engine::Impl {
     return logits;
   }
 
+  // Log-prob of targets[i] after row rows[i] of `hidden`.
+  std::vector<double> response_log_probs(const at::Tensor& hidden, const std::vector<std::int64_t>& rows,
+                                         const std::vector<std::int64_t>& targets) const {
+    const at::Tensor& weight = model.output_weight();
+    const at::Tensor wanted = hidden.index_select(0, at::tensor(rows).to(hidden.device()));
+    if (!ops::PackedWeight::supports(weight)) {
+      const at::Tensor found = ops::log_probs(wanted, weight, at::tensor(targets).to(hidden.device()),
+                                              {.logit_softcap = model.config().final_logit_softcapping})
+                                   .to(at::kCPU, at::kDouble);
+      return {found.const_data_ptr<double>(), found.const_data_ptr<double>() + found.numel()};
+    }
+    // Through the model's own packed output matrix: nothing is packed anew, and the numbers are those of a sample.
+    const std::int64_t most = std::clamp<std::int64_t>((1 << 25) / model.config().vocab_size, 64, 1024);
+    std::vector<double> result;
+    std::vector<ops::RowToken> tokens;
+    for (std::int64_t begin = 0; begin < wanted.size(0); begin += most) {
+      const std::int64_t count = std::min(most, wanted.size(0) - begin);
+      tokens.clear();
+      for (std::int64_t i = 0; i < count; ++i) {
+        tokens.push_back({.row = i, .id = static_cast<TokenId>(targets[static_cast<std::size_t>(begin + i)])});
+      }
+      const std::vector<double> found = ops::token_log_probs(model.logits(wanted.narrow(0, begin, count)), tokens);
+      result.insert(result.end(), found.begin(), found.end());
+    }
+    return result;
+  }
+
   // One batch of requests [first, last): log-probs of their response tokens in one packed pass.
   void score_batch(std::span<const ScoreRequest> requests, std::size_t first, std::size_t last,
                    std::vector<std::vector<double>>& results) const {
@@ -179,15 +207,12 @@ struct Engine::Impl {
       begin += static_cast<std::int64_t>(ids.size());
     }
     if (sequences.empty()) return;
-    const at::Tensor hidden = model.hidden(pack(sequences)).index_select(0, at::tensor(rows).to(model.device()));
-    const at::Tensor log_probs =
-        ops::log_probs(hidden, model.output_weight(), at::tensor(targets).to(model.device()),
-                       {.logit_softcap = model.config().final_logit_softcapping})
-            .to(at::kCPU, at::kDouble);
-    const double* next = log_probs.const_data_ptr<double>();
+    const std::vector<double> log_probs = response_log_probs(model.hidden(pack(sequences)), rows, targets);
+    auto next = log_probs.begin();
     for (std::size_t r = first; r < last; ++r) {
-      results[r].assign(next, next + requests[r].response_ids.size());
-      next += requests[r].response_ids.size();
+      const auto end = next + static_cast<std::ptrdiff_t>(requests[r].response_ids.size());
+      results[r].assign(next, end);
+      next = end;
     }
   }
 };
@@ -291,11 +316,14 @@ std::vector<std::vector<double>> Engine::next_token_log_probs(std::span<const Ne
   const detail::SchedulerOptions scheduling = impl.scheduler_options({});
   detail::PromptTree tree = impl.prepare(kWhere, scheduled, scheduling);
   detail::Scheduler scheduler(std::move(scheduled), std::move(tree), *impl.cache, scheduling);
+  std::vector<ops::RowToken> candidates;
   while (!scheduler.done()) {
     const detail::Plan& plan = scheduler.plan();
     const at::Tensor logits = impl.run(kWhere, plan);
     for (const detail::PlannedRead& read : plan.reads) {
-      results[read.request] = ops::token_log_probs(logits, read.row, requests[read.request].candidates);
+      candidates.clear();
+      for (const TokenId id : requests[read.request].candidates) candidates.push_back({.row = read.row, .id = id});
+      results[read.request] = ops::token_log_probs(logits, candidates);
     }
     scheduler.commit({});
   }

@@ -120,7 +120,8 @@ void check_ids(std::span<const JudgeItem> items) {
   std::unordered_set<std::string_view> seen;
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (items[i].id.empty() || !seen.insert(items[i].id).second) {
-      throw InputError(fmt::format("judge items: number {} has the id \"{}\", expected one of its own", i, items[i].id));
+      throw InputError(
+          fmt::format("judge items: number {} has the id \"{}\", expected one of its own", i, items[i].id));
     }
   }
 }
@@ -134,8 +135,9 @@ std::optional<TokenIds> after(const TokenIds& head, const TokenIds& whole) {
 /// The answer's tokens as they stand after the assistant's header.
 TokenIds encode_answer(const ChatTokenizer& text, const std::string& answer) {
   constexpr const char* kAnyPrompt = "?";
-  const TokenIds whole = text.encode_chat({{.role = "user", .content = kAnyPrompt}, {.role = "assistant", .content = answer}},
-                                          {.continue_final_message = true});
+  const TokenIds whole =
+      text.encode_chat({{.role = "user", .content = kAnyPrompt}, {.role = "assistant", .content = answer}},
+                       {.continue_final_message = true});
   // Tokens may merge across the border of the header; then the answer is encoded by itself.
   if (auto ids = after(text.encode_prompt(kAnyPrompt), whole)) return *ids;
   return text.encode_text(answer, /*special_tokens=*/false);
@@ -188,15 +190,14 @@ Compact compact(std::string_view text) {
   return result;
 }
 
-bool is_word_character(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
+bool is_word_character(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 /// Whether `pattern` stands in `text` and ends with a word there (so that "1 > 2" is not found in "1 > 20").
 bool says(std::string_view original, const Compact& text, const std::string& pattern) {
   for (std::size_t at = text.text.find(pattern); at != std::string::npos; at = text.text.find(pattern, at + 1)) {
     const std::size_t next = text.place[at + pattern.size() - 1] + 1;
-    if (next >= original.size() || !is_word_character(original[next]) || !is_word_character(original[next - 1])) return true;
+    if (next >= original.size() || !is_word_character(original[next]) || !is_word_character(original[next - 1]))
+      return true;
   }
   return false;
 }
@@ -226,9 +227,10 @@ VerdictTokens verdict_tokens(const ChatTokenizer& text, const JudgeTemplates& te
   const TokenIds second = encode_answer(text, templates.judge_prefix + templates.judge_second);
   const auto [a, b] = std::mismatch(first.begin(), first.end(), second.begin(), second.end());
   if (a == first.end() || b == second.end()) {
-    throw InputError(fmt::format("judge templates: the tokens of \"{}\" and \"{}\" do not differ before one ends, expected "
-                                 "verdicts of which neither is the beginning of the other",
-                                 templates.judge_first, templates.judge_second));
+    throw InputError(
+        fmt::format("judge templates: the tokens of \"{}\" and \"{}\" do not differ before one ends, expected "
+                    "verdicts of which neither is the beginning of the other",
+                    templates.judge_first, templates.judge_second));
   }
   return {.prefix = TokenIds(first.begin(), a), .first = *a, .second = *b};
 }
@@ -326,8 +328,8 @@ std::vector<JudgeItem> judge_items(std::span<const Prompt> prompts, std::span<co
   for (const Response& response : responses) {
     const auto found = of_prompt.find(response.prompt_id);
     if (found == of_prompt.end()) {
-      throw InputError(fmt::format("response {}: prompt_id \"{}\", expected the id of a prompt", response.id,
-                                   response.prompt_id));
+      throw InputError(
+          fmt::format("response {}: prompt_id \"{}\", expected the id of a prompt", response.id, response.prompt_id));
     }
     if (!found->second.emplace(response.k, &response).second) {
       throw InputError(fmt::format("response {}: k = {} of prompt {} is there twice, expected each k once", response.id,
@@ -340,15 +342,15 @@ std::vector<JudgeItem> judge_items(std::span<const Prompt> prompts, std::span<co
     for (auto first = samples.begin(); first != samples.end(); ++first) {
       for (auto second = std::next(first); second != samples.end(); ++second) {
         const auto is_cut = [](const Response& response) { return response.finish_reason == "length"; };
-        items.push_back({.id = samples.size() == 2 ? prompt.id
-                                                   : fmt::format("{}-{}-{}", prompt.id, first->first, second->first),
-                         .prompt_id = prompt.id,
-                         .first_id = first->second->id,
-                         .second_id = second->second->id,
-                         .prompt = prompt.text,
-                         .first = first->second->text,
-                         .second = second->second->text,
-                         .truncated = is_cut(*first->second) || is_cut(*second->second)});
+        items.push_back(
+            {.id = samples.size() == 2 ? prompt.id : fmt::format("{}-{}-{}", prompt.id, first->first, second->first),
+             .prompt_id = prompt.id,
+             .first_id = first->second->id,
+             .second_id = second->second->id,
+             .prompt = prompt.text,
+             .first = first->second->text,
+             .second = second->second->text,
+             .truncated = is_cut(*first->second) || is_cut(*second->second)});
       }
     }
   }

@@ -67,7 +67,8 @@ Match best_against_worst(std::span<const Match> matches, bool& intransitive) {
   };
   std::vector<Score> scores;
   const auto score_of = [&](const Response* response) -> Score& {
-    const auto found = std::find_if(scores.begin(), scores.end(), [&](const Score& s) { return s.response == response; });
+    const auto found =
+        std::find_if(scores.begin(), scores.end(), [&](const Score& s) { return s.response == response; });
     return found != scores.end() ? *found : scores.emplace_back(Score{.response = response});
   };
   for (const Match& match : matches) {
@@ -121,8 +122,8 @@ PreferencePairs build_pairs(std::span<const Prompt> prompts, std::span<const Res
     const auto response = [&](const std::string& id) {
       const auto named = response_by_id.find(id);
       if (named == response_by_id.end() || named->second->prompt_id != verdict.prompt_id) {
-        throw InputError(fmt::format("verdict {}: response \"{}\", expected the id of a response to prompt {}", verdict.id,
-                                     id, verdict.prompt_id));
+        throw InputError(fmt::format("verdict {}: response \"{}\", expected the id of a response to prompt {}",
+                                     verdict.id, id, verdict.prompt_id));
       }
       return named->second;
     };

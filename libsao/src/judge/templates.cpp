@@ -58,9 +58,10 @@ void validate(const JudgeTemplates& templates, std::string_view where) {
   constexpr std::array<std::string_view, 1> kOptional = {"criteria"};
   check_placeholders(fmt::format("{}: judge", where), templates.judge, kRequired, kOptional);
   if (!templates.criteria.empty() && !has_place_for_criteria(templates.judge)) {
-    throw InputError(fmt::format("{}: judge: no {{criteria}} in it, expected one for the {} criteria; or leave the "
-                                 "criteria empty",
-                                 where, templates.criteria.size()));
+    throw InputError(
+        fmt::format("{}: judge: no {{criteria}} in it, expected one for the {} criteria; or leave the "
+                    "criteria empty",
+                    where, templates.criteria.size()));
   }
   if (templates.judge_first.empty() || templates.judge_second.empty() ||
       templates.judge_first == templates.judge_second) {

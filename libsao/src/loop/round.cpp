@@ -15,10 +15,10 @@
 #include "io/json.h"
 #include "loop/evaluation.h"
 #include "loop/manifest.h"
-#include "loop/training.h"
 #include "sao/base/error.h"
 #include "sao/io/jsonl.h"
 #include "sao/judge/health.h"
+#include "sao/loop/training.h"
 #include "sao/model/causal_lm.h"
 #include "sao/synth/diversity.h"
 
@@ -349,11 +349,12 @@ struct Run::Impl {
     const fs::path start = start_of(round);
     if (!fs::exists(where / "model")) {
       const std::vector<Preference> rows = read_jsonl<Preference>(where / "pairs.jsonl");
-      detail::prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl");
+      prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl");
       const Loaded policy = load(start);
       loaded.reset();  // its weights change from here on
       TrainerOptions options = settings.train;
       options.seed = detail::round_seed(settings.seed, round, "train");
+      options.max_length = usable_length(options, policy.model.config());
       std::optional<CausalLM> reference;
       if (needs_reference(options.loss) && settings.reference == "base" && round > 1) reference = load_model(settings.model);
       {
@@ -363,7 +364,7 @@ struct Run::Impl {
           say(LogLevel::kWarning, fmt::format("{} pairs are trained on, others not: {}", trainer.pairs().size(),
                                               counts_to_text(trainer.dropped())));
         }
-        detail::train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", [&](const Trainer& stepped) {
+        train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", [&](const Trainer& stepped) {
           write_timing(where, {{"stage", stage},
                                {"step", stepped.steps_done()},
                                {"tokens/s", stepped.tokens_per_second()}});

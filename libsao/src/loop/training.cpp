@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "loop/training.h"
+#include "sao/loop/training.h"
 
 #include <algorithm>
 #include <optional>
@@ -10,7 +10,7 @@
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 
-namespace sao::detail {
+namespace sao {
 namespace fs = std::filesystem;
 namespace {
 
@@ -57,16 +57,22 @@ void prepare_checkpoints(const fs::path& checkpoints, const fs::path& metrics) {
 }
 
 void train_to_end(Trainer& trainer, const fs::path& checkpoints, const fs::path& metrics,
-                  const std::function<void(const Trainer&)>& on_step) {
+                  const std::function<void(const Trainer&)>& on_step,
+                  const std::function<std::string(const Trainer&)>& line) {
   trainer.start_or_resume(checkpoints);
   { const AppendFile unfinished_line_dropped(metrics); }
   keep_lines(metrics, static_cast<std::size_t>(trainer.steps_done()));
   AppendFile file(metrics);
   while (trainer.step()) {
-    file.append(to_json_line(trainer.metrics()));
+    file.append(line ? line(trainer) : to_json_line(trainer.metrics()));
     if (on_step) on_step(trainer);
   }
   file.sync();
 }
 
-}  // namespace sao::detail
+std::int64_t usable_length(const TrainerOptions& options, const ModelConfig& config) {
+  const std::int64_t context = config.max_position_embeddings;
+  return options.max_length == 0 ? context : std::min(options.max_length, context);
+}
+
+}  // namespace sao

@@ -153,9 +153,9 @@ PairValue pair_value(const ApoZero& o, const Side& w, const Side& l) {
 
 PairValue pair_value(const ApoDown& o, const Side& w, const Side& l) {
   const double qw = sigmoid(o.beta * w.ratio());
-  return of_chosen({qw, o.beta * qw * (1.0 - qw)}) +
-         of_margin(ratio_of(w), ratio_of(l), o.beta, 0.0,
-                   [](double z) { return Slope{1.0 - sigmoid(z), -sigmoid(z) * sigmoid(-z)}; });
+  return of_chosen({qw, o.beta * qw * (1.0 - qw)}) + of_margin(ratio_of(w), ratio_of(l), o.beta, 0.0, [](double z) {
+           return Slope{1.0 - sigmoid(z), -sigmoid(z) * sigmoid(-z)};
+         });
 }
 
 PairValue pair_value(const DiscoPOP& o, const Side& w, const Side& l) {
@@ -241,8 +241,8 @@ double sequence_nll_weight(const Loss& o) {
 
 std::vector<double> to_doubles(const at::Tensor& tensor, const char* name, std::int64_t count) {
   if (tensor.dim() != 1 || tensor.size(0) != count) {
-    throw InputError(fmt::format("preference_loss: {} [{}], expected [{}] as chosen", name,
-                                 fmt::join(tensor.sizes(), ", "), count));
+    throw InputError(
+        fmt::format("preference_loss: {} [{}], expected [{}] as chosen", name, fmt::join(tensor.sizes(), ", "), count));
   }
   const at::Tensor values = tensor.detach().to(at::kCPU, at::kDouble).contiguous();
   const double* data = values.const_data_ptr<double>();
@@ -388,8 +388,8 @@ PairLosses preference_loss(const PreferenceLoss& loss, const PairLogps& logps) {
   double mean_length = 0.0;
   for (std::int64_t i = 0; i < count; ++i) {
     if (!(nw[i] > 0.0) || !(nl[i] > 0.0)) {
-      throw InputError(fmt::format("preference_loss: pair {} has lengths {} and {}, expected no empty response", i,
-                                   nw[i], nl[i]));
+      throw InputError(
+          fmt::format("preference_loss: pair {} has lengths {} and {}, expected no empty response", i, nw[i], nl[i]));
     }
     if (!(p[i] >= 0.0 && p[i] <= 1.0)) {
       throw InputError(fmt::format("preference_loss: p of pair {} is {}, expected 0 to 1", i, p[i]));

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "ops/reference.h"
 #include "sao/base/error.h"
@@ -25,7 +26,11 @@ using torch::autograd::variable_list;
 constexpr std::int64_t B = kAttentionBlock;
 constexpr std::int64_t kTile = 4;  // query rows that a kernel call takes
 
-bool has_kernel(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
+bool on_cpu(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
+
+bool has_kernel(const at::Tensor& q) {
+  return on_cpu(q) || (q.size(2) <= cuda::kWidestHead && cuda::kernels_for(q) != nullptr);
+}
 
 void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   if (q.dim() != 3 || k.dim() != 3 || !k.sizes().equals(v.sizes()) || q.size(0) != k.size(0) || q.size(2) != k.size(2) ||
@@ -83,6 +88,9 @@ std::int64_t first_key(std::int64_t position, std::int64_t window) {
 // Forward over packed sequences. log_sum_exp: [heads, T], or undefined when not wanted.
 at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
                           const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp) {
+  if (const cuda::Table* gpu = cuda::kernels_for(q_in)) {
+    return gpu->packed_attention(q_in, k_in, v_in, starts, options, log_sum_exp);
+  }
   const at::Tensor q = rows_contiguous(q_in), k = rows_contiguous(k_in), v = rows_contiguous(v_in);
   const std::int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k.size(1);
   const std::int64_t group = heads / kv_heads, sequences = starts.size(0) - 1;
@@ -141,6 +149,14 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
+    if (const cuda::Table* gpu = cuda::kernels_for(saved[0])) {
+      const AttentionOptions options{.scale = context->saved_data["scale"].toDouble(),
+                                     .softcap = context->saved_data["softcap"].toDouble(),
+                                     .window = context->saved_data["window"].toInt()};
+      const auto [dq, dk, dv] = gpu->packed_attention_backward(saved[0], saved[1], saved[2], saved[3], saved[4], saved[5],
+                                                                grads[0], options);
+      return {dq, dk, dv, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    }
     const at::Tensor q = rows_contiguous(saved[0]), k = rows_contiguous(saved[1]), v = rows_contiguous(saved[2]);
     const at::Tensor &starts = saved[3], &out = saved[4], &log_sum_exp = saved[5];
     const at::Tensor out_grad = grads[0].contiguous();
@@ -222,7 +238,10 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
 void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
                      at::Tensor& values) {
   const std::int64_t kv_heads = keys.size(1), head_dim = keys.size(2), tokens = k.size(0);
-  if (!has_kernel(keys)) {
+  if (const cuda::Table* gpu = cuda::kernels_for(keys); gpu != nullptr && k.scalar_type() == keys.scalar_type()) {
+    return gpu->append_to_cache(k, v, slots, keys, values);
+  }
+  if (!on_cpu(keys)) {
     const at::Tensor at_slots = slots.to(keys.device());
     const at::Tensor block = at_slots.div(kCacheBlock, "floor"), offset = at_slots.remainder(kCacheBlock);
     keys.permute({0, 3, 1, 2}).index_put_({block, offset}, k.to(keys.scalar_type()));
@@ -251,6 +270,9 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
                            const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                            const AttentionOptions& options) {
   if (!has_kernel(q_in)) return reference::paged_attention(q_in, keys, values, starts, lengths, block_tables, options);
+  if (const cuda::Table* gpu = cuda::kernels_for(q_in)) {
+    return gpu->paged_attention(q_in, keys, values, starts, lengths, block_tables, options);
+  }
   const at::Tensor q = rows_contiguous(q_in);
   const std::int64_t heads = q.size(1), head_dim = q.size(2), kv_heads = keys.size(1), group = heads / kv_heads;
   const std::int64_t sequences = lengths.size(0), block_floats = kv_heads * head_dim * B;

@@ -16,7 +16,7 @@ namespace {
 
 struct Library {
   const cuda::Table* table = nullptr;
-  std::string problem;
+  std::string problem = {};
 };
 
 Library load() {

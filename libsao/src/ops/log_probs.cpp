@@ -23,9 +23,7 @@ std::int64_t even_chunk(std::int64_t rows, std::int64_t at_most) {
   return (rows + chunks - 1) / chunks;
 }
 
-bool has_kernel(const at::Tensor& hidden) {
-  return hidden.device().is_cpu() && hidden.scalar_type() == at::kFloat;
-}
+bool has_kernel(const at::Tensor& hidden) { return hidden.device().is_cpu() && hidden.scalar_type() == at::kFloat; }
 
 at::ScalarType compute_type(const at::Tensor& hidden) {
   return hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;

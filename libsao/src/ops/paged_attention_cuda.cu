@@ -58,12 +58,11 @@ __global__ void __launch_bounds__(kThreads) attend_pages(PagedAttention<T> a) {
     const std::int64_t last = position + rows - 1;
     const std::int64_t first = a.window > 0 && position >= a.window ? position - a.window + 1 : 0;
 
-    __syncthreads();  // the last rows' queries and parts have been read
     for (int i = static_cast<int>(threadIdx.x); i < rows * head_dim; i += kThreads) {
       const int r = i / head_dim, d = i % head_dim;
       queries[r * kWidth + d] = to_float(a.q.data[(row + r) * a.q.token_stride + head * a.q.head_stride + d]);
     }
-    __syncthreads();
+    __syncthreads();  // also: the parts of the rows before have been merged
 
     float top[kRows], total[kRows], sums[kRows][kColumns];
   SAO_UNROLL

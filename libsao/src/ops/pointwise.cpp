@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "ops/reference.h"
 
@@ -16,7 +17,11 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-bool has_kernel(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
+bool on_cpu(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
+
+bool has_kernel(const at::Tensor& x) { return on_cpu(x) || cuda::kernels_for(x) != nullptr; }
+
+bool alike(const at::Tensor& a, const at::Tensor& b) { return a.scalar_type() == b.scalar_type() && a.device() == b.device(); }
 
 bool differentiable(std::initializer_list<at::Tensor> inputs) {
   return at::GradMode::is_enabled() &&
@@ -28,6 +33,7 @@ std::int64_t grain(std::int64_t width) { return std::max<std::int64_t>(1, 16384 
 
 at::Tensor rms_norm_rows(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options,
                          at::Tensor* inverse_rms) {
+  if (const cuda::Table* gpu = cuda::kernels_for(x)) return gpu->rms_norm(x, weight, options, inverse_rms);
   const at::Tensor input = x.contiguous(), scale = weight.contiguous();
   const std::int64_t rows = input.size(0), width = input.size(1);
   at::Tensor y = at::empty({rows, width}, input.options());
@@ -59,6 +65,11 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
+    const bool zero_centered = context->saved_data["zero_centered"].toBool();
+    if (const cuda::Table* gpu = cuda::kernels_for(saved[0])) {
+      const auto [dx, dw] = gpu->rms_norm_backward(saved[0], saved[1], saved[2], grads[0], zero_centered);
+      return {dx, dw, at::Tensor(), at::Tensor()};
+    }
     const at::Tensor x = saved[0].contiguous(), weight = saved[1].contiguous(), y_grad = grads[0].contiguous();
     const std::int64_t rows = x.size(0), width = x.size(1);
     at::Tensor x_grad = at::empty_like(x);
@@ -66,7 +77,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     constexpr std::int64_t kParts = 16;
     at::Tensor partial = at::zeros({kParts, width}, x.options());
     const std::int64_t rows_a_part = (rows + kParts - 1) / kParts;
-    const float offset = context->saved_data["zero_centered"].toBool() ? 1.0f : 0.0f;
+    const float offset = zero_centered ? 1.0f : 0.0f;
     const float* xp = x.const_data_ptr<float>();
     const float* wp = weight.const_data_ptr<float>();
     const float* ip = saved[2].const_data_ptr<float>();
@@ -86,6 +97,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines,
                   float sign) {
+  if (const cuda::Table* gpu = cuda::kernels_for(x)) return gpu->rotary(x, positions, cosines, sines, sign);
   const std::int64_t rows = x.size(0), heads = x.size(1), head_dim = x.size(2);
   const at::Tensor input = x.stride(2) == 1 && x.stride(1) == head_dim ? x : x.contiguous();
   at::Tensor y = at::empty({rows, heads, head_dim}, x.options());
@@ -117,6 +129,7 @@ struct Rotary : torch::autograd::Function<Rotary> {
 GateKind kernel_kind(Gate kind) { return kind == Gate::kGeluTanh ? GateKind::kGeluTanh : GateKind::kSilu; }
 
 at::Tensor gate_rows(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
+  if (const cuda::Table* gpu = cuda::kernels_for(gate)) return gpu->gated_activation(gate, up, kind);
   const bool same_layout = gate.stride(1) == 1 && up.stride(1) == 1 && gate.stride(0) == up.stride(0);
   const at::Tensor g = same_layout ? gate : gate.contiguous(), u = same_layout ? up : up.contiguous();
   const std::int64_t rows = g.size(0), width = g.size(1), stride = g.stride(0);
@@ -139,9 +152,13 @@ struct GatedActivation : torch::autograd::Function<GatedActivation> {
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
+    const Gate kind = static_cast<Gate>(context->saved_data["kind"].toInt());
+    if (const cuda::Table* gpu = cuda::kernels_for(saved[0])) {
+      const auto [dgate, dup] = gpu->gated_activation_backward(saved[0], saved[1], grads[0], kind);
+      return {dgate, dup, at::Tensor()};
+    }
     const at::Tensor gate = saved[0].contiguous(), up = saved[1].contiguous(), y_grad = grads[0].contiguous();
     at::Tensor gate_grad = at::empty_like(gate), up_grad = at::empty_like(up);
-    const Gate kind = static_cast<Gate>(context->saved_data["kind"].toInt());
     const float* g = gate.const_data_ptr<float>();
     const float* u = up.const_data_ptr<float>();
     const float* dy = y_grad.const_data_ptr<float>();
@@ -157,7 +174,7 @@ struct GatedActivation : torch::autograd::Function<GatedActivation> {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options) {
-  if (!has_kernel(x) || !has_kernel(weight)) return reference::rms_norm(x, weight, options);
+  if (!has_kernel(x) || !alike(x, weight)) return reference::rms_norm(x, weight, options);
   if (differentiable({x, weight})) return RmsNorm::apply(x, weight, options.eps, options.zero_centered);
   return rms_norm_rows(x, weight, options, nullptr);
 }
@@ -169,13 +186,13 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Te
 }
 
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
-  if (!has_kernel(gate)) return reference::gated_activation(gate, up, kind);
+  if (!has_kernel(gate) || !alike(gate, up)) return reference::gated_activation(gate, up, kind);
   if (differentiable({gate, up})) return GatedActivation::apply(gate, up, static_cast<std::int64_t>(kind));
   return gate_rows(gate, up, kind);
 }
 
 void softcap_(at::Tensor& x, double cap) {
-  if (!has_kernel(x) || !x.is_contiguous()) {
+  if (!on_cpu(x) || !x.is_contiguous()) {
     x.div_(cap).tanh_().mul_(cap);
     return;
   }

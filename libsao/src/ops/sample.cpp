@@ -35,6 +35,9 @@ void check(const at::Tensor& logits, const SampleOptions& options) {
                                row));
 }
 
+// Rows that pay for a thread.
+std::int64_t row_grain(std::int64_t vocabulary) { return std::max<std::int64_t>(1, 4096 / vocabulary); }
+
 bool has_kernel(const at::Tensor& logits) { return logits.device().is_cpu() && logits.scalar_type() == at::kFloat; }
 
 }  // namespace
@@ -101,9 +104,7 @@ void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleO
   const float* data = rows.const_data_ptr<float>();
   const std::int64_t stride = rows.stride(0);
   std::atomic<std::int64_t> bad_row = -1;
-  // A row of some 4,000 words pays for a thread.
-  const std::int64_t grain = std::max<std::int64_t>(1, 4096 / V);
-  at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
+  at::parallel_for(0, count, row_grain(V), [&](std::int64_t begin, std::int64_t end) {
     RowSampler sampler(options);
     std::int64_t taken = -1;
     for (std::int64_t i = begin; i < end; ++i) {
@@ -123,31 +124,56 @@ void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleO
   if (bad_row >= 0) throw_not_finite(bad_row);
 }
 
-std::vector<double> token_log_probs(const at::Tensor& logits, std::int64_t row, TokenSpan ids) {
-  SAO_CHECK(logits.dim() == 2 && row >= 0 && row < logits.size(0));
-  const std::int64_t V = logits.size(1);
-  for (const TokenId id : ids) {
-    if (id < 0 || id >= V) {
-      throw InputError(fmt::format("token_log_probs: token {}, expected 0 to {}", id, V - 1));
+std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const RowToken> tokens) {
+  check(logits, {});
+  const std::int64_t n = logits.size(0), V = logits.size(1), count = static_cast<std::int64_t>(tokens.size());
+  for (const RowToken& token : tokens) {
+    if (token.row < 0 || token.row >= n || token.id < 0 || token.id >= V) {
+      throw InputError(fmt::format("token_log_probs: token {} of row {}, expected a token below {} and a row below {}",
+                                   token.id, token.row, V, n));
     }
   }
-  const at::Tensor z = logits.select(0, row);
-  std::vector<double> result;
+  std::vector<double> result(tokens.size());
+  if (count == 0) return result;
+
   if (!has_kernel(logits)) {
-    const at::Tensor log_probs = at::log_softmax(z, 0, at::kFloat).to(at::kCPU);
-    for (const TokenId id : ids) result.push_back(log_probs.const_data_ptr<float>()[id]);
-  } else {
-    const at::Tensor values = z.contiguous();
-    const float* data = values.const_data_ptr<float>();
-    if (!std::isfinite(largest_of({data, static_cast<std::size_t>(V)}))) throw_not_finite(row);
-    const std::int64_t first = 0;
-    float ignored, log_sum_exp;
-    kernels().log_probs(1, V, data, 0.0f, &first, &ignored, &log_sum_exp);
-    for (const TokenId id : ids) result.push_back(data[id] - log_sum_exp);
+    at::Tensor rows = at::empty({count}, at::kLong), ids = at::empty({count}, at::kLong);
+    for (std::int64_t i = 0; i < count; ++i) {
+      rows.mutable_data_ptr<std::int64_t>()[i] = tokens[static_cast<std::size_t>(i)].row;
+      ids.mutable_data_ptr<std::int64_t>()[i] = tokens[static_cast<std::size_t>(i)].id;
+    }
+    const at::Tensor at_rows = rows.to(logits.device()), z = logits.to(at::kFloat);
+    const at::Tensor found = (z.index({at_rows, ids.to(logits.device())}) - z.logsumexp(1).index_select(0, at_rows)).to(at::kCPU);
+    std::copy_n(found.const_data_ptr<float>(), count, result.begin());
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (std::isnan(result[static_cast<std::size_t>(i)])) throw_not_finite(tokens[static_cast<std::size_t>(i)].row);
+    }
+    return result;
   }
-  for (const double log_prob : result) {
-    if (std::isnan(log_prob)) throw_not_finite(row);
-  }
+
+  const at::Tensor rows = logits.stride(1) == 1 ? logits : logits.contiguous();
+  const float* data = rows.const_data_ptr<float>();
+  const std::int64_t stride = rows.stride(0);
+  std::atomic<std::int64_t> bad_row = -1;
+  at::parallel_for(0, count, row_grain(V), [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t taken = -1;
+    float ignored, log_sum_exp = 0.0f;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const RowToken& token = tokens[static_cast<std::size_t>(i)];
+      const float* z = data + token.row * stride;
+      if (token.row != taken) {
+        if (!std::isfinite(largest_of({z, static_cast<std::size_t>(V)}))) {
+          bad_row = token.row;
+          return;
+        }
+        const std::int64_t first = 0;
+        kernels().log_probs(1, V, z, 0.0f, &first, &ignored, &log_sum_exp);
+        taken = token.row;
+      }
+      result[static_cast<std::size_t>(i)] = z[token.id] - log_sum_exp;
+    }
+  });
+  if (bad_row >= 0) throw_not_finite(bad_row);
   return result;
 }
 

@@ -236,8 +236,7 @@ Diversity measure_diversity(std::span<const std::string> texts, const DiversityO
   Diversity diversity;
   diversity.texts = static_cast<std::int64_t>(texts.size());
   diversity.exact_duplicate_share = exact_duplicates(all);
-  diversity.near_duplicate_share =
-      near_duplicates(all, options.near_duplicate_threshold, options.near_duplicate_ngram);
+  diversity.near_duplicate_share = near_duplicates(all, options.near_duplicate_threshold, options.near_duplicate_ngram);
   diversity.repeated_ngram_share = repeated_ngrams(all, static_cast<std::size_t>(options.repeated_ngram));
   for (std::size_t n = 1; n <= diversity.distinct.size(); ++n) diversity.distinct[n - 1] = distinct_ngrams(all, n);
   diversity.self_bleu = self_bleu(texts, options.self_bleu_texts, options.seed);

@@ -52,9 +52,8 @@ bool strip_quotes(std::string_view& text) {
 
 bool equals_ignoring_case(std::string_view text, std::string_view lower_case) {
   return text.size() == lower_case.size() &&
-         std::equal(text.begin(), text.end(), lower_case.begin(), [](char a, char b) {
-           return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b;
-         });
+         std::equal(text.begin(), text.end(), lower_case.begin(),
+                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b; });
 }
 
 /// Where the text after a "User prompt:" head at the start of `line` begins, and the quotes that the head left open.

@@ -39,8 +39,7 @@ std::vector<Prompt> sample_prompts(Generator& generator, std::span<const Persona
     const std::uint64_t attempt = first + i;
     prompts[i].id = prompt_id(attempt);
     if (!personas.empty()) prompts[i].persona = personas[attempt % personas.size()].text;
-    TokenIds ids =
-        text.encode_prompt(personas.empty() ? templates.unguided : user_turn(templates, prompts[i].persona));
+    TokenIds ids = text.encode_prompt(personas.empty() ? templates.unguided : user_turn(templates, prompts[i].persona));
     if (static_cast<std::int64_t>(ids.size()) >= generator.max_tokens()) {
       prompts[i].outcome = "no_room";
       finished[i] = true;

@@ -78,7 +78,8 @@ bool is_blank(char32_t c) { return c == ' ' || (c >= '\t' && c <= '\r') || c == 
 }  // namespace
 
 Script find_script(std::string_view name) {
-  const auto found = std::find_if(kScriptNames.begin(), kScriptNames.end(), [&](const auto& s) { return s.first == name; });
+  const auto found =
+      std::find_if(kScriptNames.begin(), kScriptNames.end(), [&](const auto& s) { return s.first == name; });
   return found == kScriptNames.end() ? Script::kNone : found->second;
 }
 
@@ -101,7 +102,10 @@ char32_t next_code_point(std::string_view text, std::size_t& at) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = byte(at++);
   if (lead < 0x80) return lead;
-  const std::size_t more = lead >= 0xF0 && lead < 0xF5 ? 3 : lead >= 0xE0 && lead < 0xF0 ? 2 : lead >= 0xC2 && lead < 0xE0 ? 1 : 0;
+  const std::size_t more = lead >= 0xF0 && lead < 0xF5   ? 3
+                           : lead >= 0xE0 && lead < 0xF0 ? 2
+                           : lead >= 0xC2 && lead < 0xE0 ? 1
+                                                         : 0;
   if (more == 0 || at + more > text.size()) return kReplacement;
   char32_t c = lead & (0x3F >> more);
   for (std::size_t i = 0; i < more; ++i) {

@@ -46,8 +46,8 @@ char32_t next_code_point(std::string_view text, std::size_t& at);
 std::int64_t code_points(std::string_view text);
 
 /// The words of `text` in order: runs of letters, marks and digits in lower case (ASCII, Latin-1, Latin Extended-A,
-/// Greek and Cyrillic are lowered, other scripts stay). Han, kana and Thai, which have no blanks between words, give one
-/// word a character.
+/// Greek and Cyrillic are lowered, other scripts stay). Han, kana and Thai, which have no blanks between words, give
+/// one word a character.
 std::vector<std::string> words(std::string_view text);
 
 /// The words joined by single blanks: equal for texts that differ in case, blanks and punctuation only.

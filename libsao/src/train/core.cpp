@@ -52,7 +52,10 @@ void validate(const CheckpointOptions& options) {
 }
 
 Core::Core(CausalLM model, const CoreOptions& options, std::int64_t total_steps)
-    : model_(std::move(model)), options_(options), total_steps_(total_steps), optimizer_(model_.parameters(), options.optimizer) {
+    : model_(std::move(model)),
+      options_(options),
+      total_steps_(total_steps),
+      optimizer_(model_.parameters(), options.optimizer) {
   model_.set_requires_grad(true);
   model_.set_activation_checkpointing(options.activation_checkpointing);
 }
@@ -109,15 +112,17 @@ void Core::stop_non_finite(const std::string& problem, const std::function<void(
     written = fmt::format("; its values are in {}", path.string());
   }
   optimizer_.zero_grad();
-  throw InputError(fmt::format("train: step {}: {}, expected finite numbers; lower the learning rate, or check the "
-                               "weights and data that training began with{}",
-                               step, problem, written));
+  throw InputError(
+      fmt::format("train: step {}: {}, expected finite numbers; lower the learning rate, or check the "
+                  "weights and data that training began with{}",
+                  step, problem, written));
 }
 
 std::optional<SavedState> Core::open(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) throw ResourceError(fmt::format("{}: {}, expected a folder for checkpoints", folder.string(), error.message()));
+  if (error)
+    throw ResourceError(fmt::format("{}: {}, expected a folder for checkpoints", folder.string(), error.message()));
   folder_ = folder;
   const auto found = find_checkpoints(folder);
   if (found.empty()) return std::nullopt;
@@ -176,6 +181,10 @@ void explain_out_of_memory(const std::function<void()>& work) {
     throw ResourceError(kAdvice);
   } catch (const std::bad_alloc&) {
     throw ResourceError(kAdvice);
+  } catch (const c10::Error& e) {
+    // LibTorch's CPU allocator has no exception type of its own.
+    if (std::string_view(e.what_without_backtrace()).find("DefaultCPUAllocator") == std::string_view::npos) throw;
+    throw ResourceError(kAdvice);
   }
 }
 
@@ -187,7 +196,8 @@ OrderedJson json_number(double value) {
 void check_ids(TokenSpan ids, std::int64_t vocab_size, const std::string& where) {
   for (const TokenId id : ids) {
     if (id < 0 || id >= vocab_size) {
-      throw InputError(fmt::format("{}: token id {}, expected 0 to {}, the model's vocabulary", where, id, vocab_size - 1));
+      throw InputError(
+          fmt::format("{}: token id {}, expected 0 to {}, the model's vocabulary", where, id, vocab_size - 1));
     }
   }
 }

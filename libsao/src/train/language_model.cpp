@@ -62,7 +62,8 @@ double total_weight(const WeightedDocument& document) {
 bool check_document(const WeightedDocument& document, std::size_t index, std::int64_t vocab_size) {
   const std::string where = fmt::format("document {}", index);
   if (document.weights.size() != document.ids.size()) {
-    throw InputError(fmt::format("{}: {} weights, expected {}, one an id", where, document.weights.size(), document.ids.size()));
+    throw InputError(
+        fmt::format("{}: {} weights, expected {}, one an id", where, document.weights.size(), document.ids.size()));
   }
   detail::check_ids(document.ids, vocab_size, where);
   for (const float weight : document.weights) {
@@ -215,14 +216,14 @@ LanguageModelTrainer::LanguageModelTrainer(CausalLM model, std::vector<WeightedD
   }
   if (impl_->documents.empty()) throw InputError("train: no document has a token with a weight, expected at least one");
   impl_->data_fingerprint = fingerprint(bytes);
-  impl_->core = std::make_unique<detail::Core>(
-      std::move(model),
-      detail::CoreOptions{.optimizer = options.optimizer,
-                          .schedule = options.schedule,
-                          .checkpoint = options.checkpoint,
-                          .activation_checkpointing = options.activation_checkpointing,
-                          .chunk_tokens = options.chunk_tokens},
-      options.steps);
+  impl_->core =
+      std::make_unique<detail::Core>(std::move(model),
+                                     detail::CoreOptions{.optimizer = options.optimizer,
+                                                         .schedule = options.schedule,
+                                                         .checkpoint = options.checkpoint,
+                                                         .activation_checkpointing = options.activation_checkpointing,
+                                                         .chunk_tokens = options.chunk_tokens},
+                                     options.steps);
   impl_->options = std::move(options);
 }
 
@@ -232,7 +233,8 @@ LanguageModelTrainer::LanguageModelTrainer(LanguageModelTrainer&&) noexcept = de
 void LanguageModelTrainer::start_or_resume(const std::filesystem::path& folder) {
   Impl& impl = *impl_;
   if (impl.stepped) {
-    throw InputError("LanguageModelTrainer::start_or_resume: training has begun, expected a call before the first step");
+    throw InputError(
+        "LanguageModelTrainer::start_or_resume: training has begun, expected a call before the first step");
   }
   const auto saved = impl.core->open(folder);
   if (!saved) return;
@@ -268,10 +270,10 @@ double weighted_nll(const CausalLM& model, std::span<const WeightedDocument> doc
     const std::size_t end = batch_end(counted, begin, options.batch_tokens);
     const WeightedBatch batch = pack_documents(std::span(counted).subspan(begin, end - begin));
     const at::Device device = model.device();
-    const at::Tensor logps = ops::log_probs(
-        model.hidden(batch.tokens).index_select(0, batch.rows.to(device)), model.output_weight(),
-        batch.targets.to(device),
-        {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = options.chunk_tokens});
+    const at::Tensor logps =
+        ops::log_probs(model.hidden(batch.tokens).index_select(0, batch.rows.to(device)), model.output_weight(),
+                       batch.targets.to(device),
+                       {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = options.chunk_tokens});
     sum -= logps.to(at::kCPU, at::kDouble).dot(batch.weights.to(at::kDouble)).item<double>();
     begin = end;
   }

@@ -87,7 +87,8 @@ PairLogps pair_logps(const CausalLM& model, std::span<const TokenPair> pairs, st
           .rejected_lengths = batch.lengths.narrow(0, count, count)};
 }
 
-std::vector<std::vector<float>> response_token_logps(const CausalLM& model, std::span<const PromptedResponse> completions,
+std::vector<std::vector<float>> response_token_logps(const CausalLM& model,
+                                                     std::span<const PromptedResponse> completions,
                                                      const ScoringOptions& options) {
   const c10::NoGradGuard no_grad;
   std::vector<std::vector<float>> result(completions.size());

@@ -34,9 +34,10 @@ AdamW::AdamW(const NamedTensors& parameters, const AdamWOptions& options) : opti
   for (const auto& [name, parameter] : parameters) {
     const at::ScalarType type = parameter.scalar_type();
     if (type != at::kFloat && type != at::kDouble && type != at::kBFloat16) {
-      throw InputError(fmt::format("AdamW: parameter \"{}\" is {}, expected float32, float64 or bfloat16; float16 loses "
-                                   "gradients, load the model as bfloat16 or float32",
-                                   name, at::toString(type)));
+      throw InputError(
+          fmt::format("AdamW: parameter \"{}\" is {}, expected float32, float64 or bfloat16; float16 loses "
+                      "gradients, load the model as bfloat16 or float32",
+                      name, at::toString(type)));
     }
     has_masters_ = has_masters_ || type == at::kBFloat16;
     names_.push_back(name);
@@ -115,8 +116,8 @@ void AdamW::update(double gradient_norm, double learning_rate) {
       squares.push_back(exp_avg_sq_[i]);
     }
     if (parameters.empty()) return;
-    const at::Tensor step =
-        at::scalar_tensor(static_cast<double>(steps_done_), parameters[0].options().dtype(at::kFloat).requires_grad(false));
+    const at::Tensor step = at::scalar_tensor(static_cast<double>(steps_done_),
+                                              parameters[0].options().dtype(at::kFloat).requires_grad(false));
     const std::vector<at::Tensor> steps(parameters.size(), step);
     at::_fused_adamw_(parameters, gradients, means, squares, {}, steps, learning_rate, options_.beta1, options_.beta2,
                       weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
@@ -149,9 +150,10 @@ void AdamW::load(const SafetensorsFile& file, std::int64_t steps) {
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;
   for (const auto& [name, tensor] : state()) {
     if (!file.contains(name)) {
-      throw InputError(fmt::format("{}: no tensor \"{}\", expected one of another model's checkpoint; start in another "
-                                   "folder",
-                                   file.path().string(), name));
+      throw InputError(
+          fmt::format("{}: no tensor \"{}\", expected one of another model's checkpoint; start in another "
+                      "folder",
+                      file.path().string(), name));
     }
     const at::Tensor saved = file.tensor(name);
     if (saved.sizes() != tensor.sizes() || saved.scalar_type() != tensor.scalar_type()) {

@@ -57,7 +57,9 @@ TokenPair tokenize_pair(const Preference& row, const std::optional<ChatTokenizer
   }
   if (!text) throw InputError("no ids, expected prompt_ids, chosen_ids and rejected_ids, or a tokenizer for the text");
   if (row.plain_text) {
-    const auto content = [](const Messages& messages) { return messages.empty() ? std::string() : messages[0].content; };
+    const auto content = [](const Messages& messages) {
+      return messages.empty() ? std::string() : messages[0].content;
+    };
     const std::string prompt = content(row.prompt);
     pair.prompt = text->encode_text(prompt);
     // An empty response stays empty, so that it is dropped and counted.
@@ -100,12 +102,13 @@ std::vector<TokenPair> tokenize_pairs(std::span<const Preference> rows, const st
 PairSelection select_pairs(std::vector<TokenPair> pairs, std::int64_t max_length) {
   PairSelection selection;
   for (TokenPair& pair : pairs) {
-    const auto longest = static_cast<std::int64_t>(pair.prompt.size() + std::max(pair.chosen.size(), pair.rejected.size()));
-    const char* reason = pair.prompt.empty()                              ? "empty_prompt"
-                         : pair.chosen.empty() || pair.rejected.empty()   ? "empty_response"
-                         : pair.chosen == pair.rejected                   ? "identical"
-                         : max_length > 0 && longest > max_length         ? "too_long"
-                                                                          : nullptr;
+    const auto longest =
+        static_cast<std::int64_t>(pair.prompt.size() + std::max(pair.chosen.size(), pair.rejected.size()));
+    const char* reason = pair.prompt.empty()                            ? "empty_prompt"
+                         : pair.chosen.empty() || pair.rejected.empty() ? "empty_response"
+                         : pair.chosen == pair.rejected                 ? "identical"
+                         : max_length > 0 && longest > max_length       ? "too_long"
+                                                                        : nullptr;
     if (reason == nullptr) {
       selection.pairs.push_back(std::move(pair));
     } else {

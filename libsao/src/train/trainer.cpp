@@ -168,8 +168,7 @@ struct Trainer::Impl {
       std::vector<std::vector<float>> logps;
       detail::explain_out_of_memory([&] {
         logps = response_token_logps(
-            model, completions,
-            {.batch_tokens = options.micro_batch_tokens, .chunk_tokens = options.chunk_tokens});
+            model, completions, {.batch_tokens = options.micro_batch_tokens, .chunk_tokens = options.chunk_tokens});
       });
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t shared = shared_length(pairs()[static_cast<std::size_t>(i)]);
@@ -202,8 +201,8 @@ struct Trainer::Impl {
     metrics.num_tokens = detail::get_field<std::int64_t>(saved.state, "num_tokens", where);
     metrics.step = core->steps_done();
     if (needs_reference(options.loss)) {
-      for (const auto& [name, values] : {std::pair{"reference.chosen", &reference_chosen},
-                                         std::pair{"reference.rejected", &reference_rejected}}) {
+      for (const auto& [name, values] :
+           {std::pair{"reference.chosen", &reference_chosen}, std::pair{"reference.rejected", &reference_rejected}}) {
         *values = to_vector(saved.tensors.tensor(name));
         if (static_cast<std::int64_t>(values->size()) != count()) {
           throw InputError(fmt::format("{}: tensor \"{}\" holds {} numbers, expected {}, one a pair",
@@ -368,10 +367,11 @@ struct Trainer::Impl {
       const double a = sw[k] - rw[k], b = sl[k] - rl[k];
       if (std::abs(a) > self_check_tolerance(dtype, size_of(pair.chosen)) ||
           std::abs(b) > self_check_tolerance(dtype, size_of(pair.rejected))) {
-        throw InternalError(fmt::format(
-            "train: policy and reference have the same weights, but for pair \"{}\" their log-probs differ by {} (chosen, "
-            "{} tokens) and {} (rejected, {} tokens); please report this",
-            pair.id, a, pair.chosen.size(), b, pair.rejected.size()));
+        throw InternalError(
+            fmt::format("train: policy and reference have the same weights, but for pair \"{}\" their log-probs differ "
+                        "by {} (chosen, "
+                        "{} tokens) and {} (rejected, {} tokens); please report this",
+                        pair.id, a, pair.chosen.size(), b, pair.rejected.size()));
       }
     }
   }
@@ -404,7 +404,8 @@ struct Trainer::Impl {
   }
 };
 
-Trainer::Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions options, std::optional<CausalLM> reference)
+Trainer::Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions options,
+                 std::optional<CausalLM> reference)
     : impl_(std::make_unique<Impl>()) {
   validate(options);
   const std::size_t given = pairs.size();
@@ -423,7 +424,8 @@ Trainer::Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions o
       if (reference) detail::check_ids(*ids, reference->config().vocab_size, where);
     }
     if (!(pair.p >= 0.0 && pair.p <= 1.0) || !(pair.weight >= 0.0 && std::isfinite(pair.weight))) {
-      throw InputError(fmt::format("{}: p is {} and weight {}, expected 0 to 1 and 0 or more", where, pair.p, pair.weight));
+      throw InputError(
+          fmt::format("{}: p is {} and weight {}, expected 0 to 1 and 0 or more", where, pair.p, pair.weight));
     }
   }
   impl_->options = std::move(options);
@@ -432,20 +434,22 @@ Trainer::Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions o
   const TrainerOptions& o = impl_->options;
   std::int64_t total = o.epochs * impl_->steps_per_epoch();
   if (o.max_steps > 0) total = std::min(total, o.max_steps);
-  impl_->core = std::make_unique<detail::Core>(std::move(policy),
-                                               detail::CoreOptions{.optimizer = o.optimizer,
-                                                                   .schedule = o.schedule,
-                                                                   .checkpoint = o.checkpoint,
-                                                                   .activation_checkpointing = o.activation_checkpointing,
-                                                                   .chunk_tokens = o.chunk_tokens},
-                                               total);
+  impl_->core =
+      std::make_unique<detail::Core>(std::move(policy),
+                                     detail::CoreOptions{.optimizer = o.optimizer,
+                                                         .schedule = o.schedule,
+                                                         .checkpoint = o.checkpoint,
+                                                         .activation_checkpointing = o.activation_checkpointing,
+                                                         .chunk_tokens = o.chunk_tokens},
+                                     total);
 }
 
 Trainer::~Trainer() = default;
 Trainer::Trainer(Trainer&&) noexcept = default;
 
 void Trainer::start_or_resume(const std::filesystem::path& folder) {
-  if (impl_->started) throw InputError("Trainer::start_or_resume: training has begun, expected a call before the first step");
+  if (impl_->started)
+    throw InputError("Trainer::start_or_resume: training has begun, expected a call before the first step");
   if (const auto saved = impl_->core->open(folder)) {
     impl_->resume(*saved);
   } else {

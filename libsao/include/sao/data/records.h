@@ -50,7 +50,7 @@ struct Verdict {
   double p_first = 0.5;            ///< probability that the first is better, both orders combined
   std::optional<double> p_as_first = {};   ///< P(first better), first shown first
   std::optional<double> p_as_second = {};  ///< P(first better), first shown second
-  std::string outcome = {};        ///< "first", "second", "tie", "inconsistent", "unparsable", "identical", "empty", "truncated"
+  std::string outcome = {};        ///< "first", "second", "tie", "inconsistent", "unparsable", "identical", "empty", "truncated", "too_long"
   bool operator==(const Verdict&) const = default;
 };
 

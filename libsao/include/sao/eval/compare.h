@@ -21,9 +21,9 @@ namespace sao {
 
 struct CompareOptions {
   SamplingOptions sampling = {.temperature = 0.0, .max_new_tokens = 2048};  ///< of the answers; greedy by default
-  JudgeOptions judge = {.judge_truncated = true};  ///< its seed is not used: the one below is
-  LengthControlOptions length_control = {};        ///< likewise
-  double equal_length_tolerance = 0.05;            ///< see equal_length_win_rate
+  JudgeOptions judge = {.judge_truncated = true};                           ///< its seed is not used: the one below is
+  LengthControlOptions length_control = {};                                 ///< likewise
+  double equal_length_tolerance = 0.05;                                     ///< see equal_length_win_rate
   Seed seed = {};  ///< both models draw the answer to prompt p from seed.fork("answers").fork(p.id)
 };
 
@@ -40,12 +40,12 @@ struct Comparison {
   WinRate win_rate = {};  ///< of the model against the baseline; n counts pairs with a preference
   LengthControlledWinRate length_controlled = {};  ///< by characters
   WinRate equal_length = {};
-  double model_length = 0;     ///< mean characters of an answer
+  double model_length = 0;  ///< mean characters of an answer
   double baseline_length = 0;
   double model_truncated = 0;  ///< share of answers cut at max_new_tokens
   double baseline_truncated = 0;
   JudgeHealth health = {};
-  std::vector<double> preferences = {};  ///< one a prompt: P(model's answer is better); NaN where there is none
+  std::vector<double> preferences = {};         ///< one a prompt: P(model's answer is better); NaN where there is none
   std::vector<Response> model_answers = {};     ///< one a prompt; ids "<prompt id>-model"
   std::vector<Response> baseline_answers = {};  ///< "<prompt id>-baseline"
   std::vector<Verdict> verdicts = {};           ///< first = model

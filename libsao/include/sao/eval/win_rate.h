@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How often one model's answers are preferred to another's, plainly and with the length of the answers taken out.
-//   sao::WinRate rate = sao::win_rate(preferences);                  // preferences[i] = P(the model's answer is better)
-//   auto controlled = sao::length_controlled_win_rate(preferences, model_lengths, baseline_lengths);
+//   sao::WinRate rate = sao::win_rate(preferences);                  // preferences[i] = P(the model's answer is
+//   better) auto controlled = sao::length_controlled_win_rate(preferences, model_lengths, baseline_lengths);
 // Rates are shares in [0, 1] (eval/alpaca_eval.h, which mirrors a published table, has percent).
 #pragma once
 
@@ -46,9 +46,9 @@ void visit_fields(Visitor&& visit, Options& options) {
 }
 
 struct LengthControlledWinRate {
-  double win_rate = 0.5;        ///< at equal lengths
-  double standard_error = 0;    ///< delta method on the sandwich estimate of the coefficients' covariance
-  double low = 0.5;             ///< percentile bootstrap interval, or win_rate -+ z * standard_error
+  double win_rate = 0.5;      ///< at equal lengths
+  double standard_error = 0;  ///< delta method on the sandwich estimate of the coefficients' covariance
+  double low = 0.5;           ///< percentile bootstrap interval, or win_rate -+ z * standard_error
   double high = 0.5;
   double length_coefficient = 0;  ///< of tanh((baseline length - model length) / sd); below 0: length is liked
   double intercept = 0;           ///< logit(win_rate)
@@ -57,8 +57,8 @@ struct LengthControlledWinRate {
 
 /// The win rate that a logistic regression predicts at equal lengths, for any set of prompts:
 ///   P(model wins on i) = sigma(w t_i + b),  t_i = tanh(d_i / sd(d)),  d_i = baseline length - model length,
-/// and LC = sigma(b). sd has ddof 1. Preferences are soft labels (cross-entropy). A ridge of 1e-6 (w^2 + b^2) / 2 on the
-/// summed loss keeps the optimum finite where preferences separate. Where all differences are equal there is no
+/// and LC = sigma(b). sd has ddof 1. Preferences are soft labels (cross-entropy). A ridge of 1e-6 (w^2 + b^2) / 2 on
+/// the summed loss keeps the optimum finite where preferences separate. Where all differences are equal there is no
 /// length term. Newton's method in double, to a step below 1e-10.
 /// NOTE: only the answers at hand tell quality from length here: where the better answers are always the longer ones,
 /// the length term takes the credit. AlpacaEval anchors it with the gamed rows (eval/alpaca_eval.h).

@@ -36,13 +36,13 @@ struct JudgeOptions {
   /// "probability": the two verdict tokens' probabilities from one prefill an order.
   /// "text": a sampled line, parsed. "random": a fair coin instead of a judge, the negative control.
   std::string mode = "probability";
-  bool both_orders = true;       ///< show each response first once; off, one order only (with mode "text": the paper)
-  bool random_order = false;     ///< with one order: which response stands first is drawn by the seed, else `first`
-  double tie_margin = 0.0;       ///< |p - 1/2| up to which orders that agree, or the one order, give a tie; 0 to 1/2
-  bool judge_truncated = false;  ///< judge pairs with a response that was cut, instead of outcome "truncated"
+  bool both_orders = true;        ///< show each response first once; off, one order only (with mode "text": the paper)
+  bool random_order = false;      ///< with one order: which response stands first is drawn by the seed, else `first`
+  double tie_margin = 0.0;        ///< |p - 1/2| up to which orders that agree, or the one order, give a tie; 0 to 1/2
+  bool judge_truncated = false;   ///< judge pairs with a response that was cut, instead of outcome "truncated"
   double min_verdict_mass = 0.0;  ///< "unparsable" when the two verdict tokens together have less probability
   SamplingOptions sampling = {.temperature = 0.6, .max_new_tokens = 32};  ///< of mode "text"
-  Seed seed = {};                 ///< item draws from seed.fork(item.id)
+  Seed seed = {};                                                         ///< item draws from seed.fork(item.id)
   std::int64_t items_per_call = 256;  ///< items handed to the generator at a time; no effect on results
 };
 
@@ -70,8 +70,8 @@ using OnVerdict = std::function<void(const Verdict&)>;
 /// Probability mode: p12 and p21 are P(judge_first) / (P(judge_first) + P(judge_second)), read at the first token in
 /// which `judge_prefix + judge_first` and `judge_prefix + judge_second` differ, with (first, second) and
 /// (second, first) shown. p_as_first = p12, p_as_second = 1 - p21, p_first = (p12 + 1 - p21) / 2. With one order, the
-/// one that was shown is p_first and the other field stays empty. Text mode: the same with p12 and p21 in {0, 1}, or 1/2
-/// for an answer that parse_verdict reads as a tie.
+/// one that was shown is p_first and the other field stays empty. Text mode: the same with p12 and p21 in {0, 1}, or
+/// 1/2 for an answer that parse_verdict reads as a tie.
 ///
 /// Outcomes, in the order of checking: "empty" (a response without text), "truncated", "identical" (same text; all
 /// three are not judged and have p_first 1/2), "too_long" (the judge's turn does not fit the model's context),

@@ -37,8 +37,8 @@ struct PreferencePairs {
 };
 
 /// One pair per prompt with verdicts, in the order of the prompts; chosen is the better response.
-/// Two responses: their verdict decides. More (a round robin): each response's score is the mean of its probabilities to
-/// win over its verdicts with a probability; the best and the worst (the earlier of equals) make the pair, and their
+/// Two responses: their verdict decides. More (a round robin): each response's score is the mean of its probabilities
+/// to win over its verdicts with a probability; the best and the worst (the earlier of equals) make the pair, and their
 /// own verdict must say so, else "intransitive".
 /// Reasons: the verdict's own outcome ("tie", "inconsistent", "unparsable", "identical", "empty", "truncated",
 /// "too_long"), "low_margin", "intransitive", "not_judged" (no verdict for the prompt).

@@ -5,7 +5,8 @@
 //   out.loss.mean().backward();   // when s_w and s_l carry gradients
 //
 // Symbols: s = sum of log pi(y_t | x, y_<t) over the response's tokens, n = number of those tokens, m = s / n;
-// w = chosen, l = rejected; a = s_w - reference_w, b = s_l - reference_l; sg = logistic function; eps = label_smoothing.
+// w = chosen, l = rejected; a = s_w - reference_w, b = s_l - reference_l; sg = logistic function; eps =
+// label_smoothing.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -54,8 +55,8 @@ struct DPO {
 };
 
 /// Conservative DPO: -(1 - eps) log sg(beta (a - b)) - eps log sg(-beta (a - b)).
-/// Follows: Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO". Not in TRL 1.16; LLaMA-Factory: "sigmoid".
-/// Trap: biased towards a small margin; `robust` is the unbiased form.
+/// Follows: Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO". Not in TRL 1.16;
+/// LLaMA-Factory: "sigmoid". Trap: biased towards a small margin; `robust` is the unbiased form.
 struct CDPO {
   static constexpr std::string_view kName = "cdpo";
   double beta = 0.1;
@@ -239,25 +240,25 @@ std::vector<std::string> unusual_settings(const PreferenceLoss& loss);
 
 /// What a loss is a function of. All tensors are [B].
 struct PairLogps {
-  at::Tensor chosen = {};              ///< s_w: floating point
-  at::Tensor rejected = {};            ///< s_l
-  at::Tensor chosen_lengths = {};      ///< n_w > 0: any dtype
-  at::Tensor rejected_lengths = {};    ///< n_l > 0
-  at::Tensor reference_chosen = {};    ///< log-prob sums under the reference, where the loss needs them
+  at::Tensor chosen = {};            ///< s_w: floating point
+  at::Tensor rejected = {};          ///< s_l
+  at::Tensor chosen_lengths = {};    ///< n_w > 0: any dtype
+  at::Tensor rejected_lengths = {};  ///< n_l > 0
+  at::Tensor reference_chosen = {};  ///< log-prob sums under the reference, where the loss needs them
   at::Tensor reference_rejected = {};
-  at::Tensor p = {};       ///< soft labels in [0, 1]; undefined = 1. The loss is p L(w, l) + (1 - p) L(l, w):
-                           ///< at p = 1/2 neither response is preferred, whatever the margin of the loss
-  at::Tensor weight = {};  ///< of each pair, >= 0; undefined = 1
+  at::Tensor p = {};                ///< soft labels in [0, 1]; undefined = 1. The loss is p L(w, l) + (1 - p) L(l, w):
+                                    ///< at p = 1/2 neither response is preferred, whatever the margin of the loss
+  at::Tensor weight = {};           ///< of each pair, >= 0; undefined = 1
   double mean_chosen_length = 0.0;  ///< of the whole batch when this is a part of it: makes the mean over pairs of
                                     ///< the SFT term its token mean; 0 = of the pairs given here
 };
 
 /// One value a pair, [B], on the device of `chosen`; float64 if `chosen` is, else float32.
 struct PairLosses {
-  at::Tensor loss;               ///< not reduced, with weight; differentiable (once) in chosen and rejected
-  at::Tensor chosen_rewards;     ///< beta times what the loss compares (a, s or m), as TRL logs it; no weight, no margin
+  at::Tensor loss;            ///< not reduced, with weight; differentiable (once) in chosen and rejected
+  at::Tensor chosen_rewards;  ///< beta times what the loss compares (a, s or m), as TRL logs it; no weight, no margin
   at::Tensor rejected_rewards;
-  at::Tensor chosen_gradient;    ///< d loss.sum() / d chosen
+  at::Tensor chosen_gradient;  ///< d loss.sum() / d chosen
   at::Tensor rejected_gradient;
 };
 
@@ -328,15 +329,14 @@ void visit_fields(Visitor&& visit, Options& options) {
 namespace detail {
 template <class T>
 concept DpoFamily = std::same_as<T, DPO> || std::same_as<T, CDPO> || std::same_as<T, RobustDPO> ||
-                    std::same_as<T, DPONorm> || std::same_as<T, RDPO> || std::same_as<T, Hinge> ||
-                    std::same_as<T, IPO> || std::same_as<T, ExoPair> || std::same_as<T, NcaPair> ||
-                    std::same_as<T, BcoPair> || std::same_as<T, SppoHard> || std::same_as<T, ApoZero> ||
-                    std::same_as<T, ApoDown> || std::same_as<T, DiscoPOP>;
+    std::same_as<T, DPONorm> || std::same_as<T, RDPO> || std::same_as<T, Hinge> || std::same_as<T, IPO> ||
+    std::same_as<T, ExoPair> || std::same_as<T, NcaPair> || std::same_as<T, BcoPair> || std::same_as<T, SppoHard> ||
+    std::same_as<T, ApoZero> || std::same_as<T, ApoDown> || std::same_as<T, DiscoPOP>;
 }  // namespace detail
 
 /// The losses against a reference differ in few fields.
 template <class Visitor, class Options>
-  requires detail::DpoFamily<std::remove_const_t<Options>>
+requires detail::DpoFamily<std::remove_const_t<Options>>
 void visit_fields(Visitor&& visit, Options& options) {
   visit("beta", options.beta, detail::kBetaHelp);
   if constexpr (requires { options.alpha; }) visit("alpha", options.alpha, "reward a token of length is worth");

@@ -9,8 +9,8 @@
 namespace sao::ops {
 
 struct LogProbsOptions {
-  double logit_softcap = 0.0;        ///< cap * tanh(logit / cap); 0 = off
-  std::int64_t chunk_tokens = 512;   ///< rows whose logits exist at one time
+  double logit_softcap = 0.0;       ///< cap * tanh(logit / cap); 0 = off
+  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time
 };
 
 /// log softmax(softcap(hidden . weight^T))[target] of each row, float32 [n] (float64 for float64 inputs).

@@ -44,7 +44,13 @@ void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleO
 /// it defines the meaning, and serves other devices.
 at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& options);
 
-/// log softmax(logits[row]) at `ids`, float32 arithmetic as in log_probs. Throws InputError as sample does.
-std::vector<double> token_log_probs(const at::Tensor& logits, std::int64_t row, TokenSpan ids);
+struct RowToken {
+  std::int64_t row = 0;  ///< of the logits
+  TokenId id = 0;
+};
+
+/// log softmax(logits[row])[id] of each pair, float32 arithmetic. On the CPU the same bits as a Drawn's log_prob. Throws
+/// InputError as sample does, and for ids outside the vocabulary.
+std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const RowToken> tokens);
 
 }  // namespace sao::ops

@@ -63,9 +63,9 @@ double distinct_ngram_share(std::span<const std::string> texts, std::int64_t ngr
 /// p_n = matches clipped by the largest count in one reference / max(1, n-grams of the text), 0.1 in place of no match
 /// (NLTK's smoothing "method1"), a text without any matching word scores 0; BP = 1 where the text is longer than
 /// the reference r of the closest length (the shorter of two), else exp(1 - r / words). A text without words scores 0.
-/// With more than `max_texts` texts, so many are drawn by `seed` and measured among themselves (self-BLEU grows with the
-/// number of references, so compare sets of one size). Exact in time linear in the words. 0 for fewer than two texts.
-/// Follows: Zhu et al. 2018 (Texygen), as nltk.translate.bleu_score.sentence_bleu. Checked by diversity_test.
+/// With more than `max_texts` texts, so many are drawn by `seed` and measured among themselves (self-BLEU grows with
+/// the number of references, so compare sets of one size). Exact in time linear in the words. 0 for fewer than two
+/// texts. Follows: Zhu et al. 2018 (Texygen), as nltk.translate.bleu_score.sentence_bleu. Checked by diversity_test.
 double self_bleu(std::span<const std::string> texts, std::int64_t max_texts = 1000, Seed seed = {});
 
 }  // namespace sao

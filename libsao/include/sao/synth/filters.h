@@ -18,22 +18,22 @@
 namespace sao {
 
 /// The text of one prompt out of what the model wrote: blanks at both ends, a "User prompt:" head (bold, quoted,
-/// whatever its case, also when other text stands on lines before it) and quotes or bold marks around the whole are taken
-/// off; where several heads stand, the text of the first is taken. A text without a head stays as it is.
+/// whatever its case, also when other text stands on lines before it) and quotes or bold marks around the whole are
+/// taken off; where several heads stand, the text of the first is taken. A text without a head stays as it is.
 std::string clean_prompt(std::string_view written);
 
 /// What a prompt must be like to be kept. Words are runs of letters, marks and digits, lower-cased (each Han, kana or
 /// Thai character is one word). Reasons are checked in the order of the fields here.
 struct PromptFilters {
-  std::int64_t min_characters = 12;         ///< Unicode code points; fewer: "too_short"
-  std::int64_t max_characters = 8000;       ///< more: "too_long"
-  double min_letter_share = 0.4;            ///< of the code points that are not blank; lower: "not_text"
-  std::string scripts = {};                 ///< allowed scripts ("latin,greek"); empty allows all
-  double min_script_share = 0.8;            ///< of letters in allowed scripts; lower: "language"
-  bool drop_duplicates = true;              ///< same words in the same order as a kept prompt: "duplicate"
-  bool drop_near_duplicates = true;         ///< much the same words as a kept prompt: "near_duplicate"
-  double near_duplicate_threshold = 0.8;    ///< from this Jaccard similarity of word n-gram sets on; 0.7 to 1
-  std::int64_t near_duplicate_ngram = 3;    ///< words in an n-gram; a shorter text is one n-gram
+  std::int64_t min_characters = 12;       ///< Unicode code points; fewer: "too_short"
+  std::int64_t max_characters = 8000;     ///< more: "too_long"
+  double min_letter_share = 0.4;          ///< of the code points that are not blank; lower: "not_text"
+  std::string scripts = {};               ///< allowed scripts ("latin,greek"); empty allows all
+  double min_script_share = 0.8;          ///< of letters in allowed scripts; lower: "language"
+  bool drop_duplicates = true;            ///< same words in the same order as a kept prompt: "duplicate"
+  bool drop_near_duplicates = true;       ///< much the same words as a kept prompt: "near_duplicate"
+  double near_duplicate_threshold = 0.8;  ///< from this Jaccard similarity of word n-gram sets on; 0.7 to 1
+  std::int64_t near_duplicate_ngram = 3;  ///< words in an n-gram; a shorter text is one n-gram
 };
 
 template <class Visitor, OptionsOf<PromptFilters> Options>

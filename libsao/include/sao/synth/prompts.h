@@ -25,7 +25,7 @@ struct PromptOptions {
   std::int64_t count = 0;  ///< attempts; 0 is one for each persona; above the personas' number they come round again
   SamplingOptions sampling = {.temperature = 0.6, .max_new_tokens = 512};  ///< the paper's temperature
   PromptFilters filters = {};
-  Seed seed = {};          ///< attempt i draws from seed.fork(i)
+  Seed seed = {};  ///< attempt i draws from seed.fork(i)
 };
 
 template <class Visitor, OptionsOf<PromptOptions> Options>
@@ -40,9 +40,9 @@ void visit_fields(Visitor&& visit, Options& options) {
 using OnPrompt = std::function<void(const Prompt&)>;
 
 /// The attempts `first` to `first + count - 1`, before any filter that looks at other prompts: text (cleaned), ids
-/// (the chat turn that asks it) and outcome "" , "truncated" (cut at max_new_tokens) or "no_room" (the persona's turn, or
-/// the prompt itself, fills the model's context). Attempt i uses persona i modulo their number, or none when `personas`
-/// is empty, and is a function of the weights, the options and i alone: the same in one call or many.
+/// (the chat turn that asks it) and outcome "" , "truncated" (cut at max_new_tokens) or "no_room" (the persona's turn,
+/// or the prompt itself, fills the model's context). Attempt i uses persona i modulo their number, or none when
+/// `personas` is empty, and is a function of the weights, the options and i alone: the same in one call or many.
 /// `options.count` and `options.filters` are not used. Throws InputError: templates without their places.
 std::vector<Prompt> sample_prompts(Generator& generator, std::span<const Persona> personas, std::uint64_t first,
                                    std::uint64_t count, const PromptOptions& options = {},

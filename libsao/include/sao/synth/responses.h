@@ -18,7 +18,7 @@
 namespace sao {
 
 struct ResponseOptions {
-  std::int64_t samples = 2;  ///< answers to each prompt
+  std::int64_t samples = 2;                                                 ///< answers to each prompt
   SamplingOptions sampling = {.temperature = 0.6, .max_new_tokens = 2048};  ///< the paper's temperature
   Seed seed = {};                    ///< sample k of a prompt draws from seed.fork(prompt.id).fork(k)
   std::int64_t weights_version = 0;  ///< put on every response
@@ -35,9 +35,9 @@ void visit_fields(Visitor&& visit, Options& options) {
 /// Called once per prompt, in their order, with its samples.
 using OnResponses = std::function<void(std::span<const Response> of_one_prompt)>;
 
-/// `samples` answers to each prompt, prompt by prompt. A prompt's own ids are continued; where it has none, the chat turn
-/// of its text. Answers depend on the weights, the options and the prompt's id and ids, not on the other prompts, so a
-/// later call with the prompts that are left gives what one call would have. The caller passes the prompts to
+/// `samples` answers to each prompt, prompt by prompt. A prompt's own ids are continued; where it has none, the chat
+/// turn of its text. Answers depend on the weights, the options and the prompt's id and ids, not on the other prompts,
+/// so a later call with the prompts that are left gives what one call would have. The caller passes the prompts to
 /// answer (kept_prompts); outcomes are not looked at. A prompt that leaves no room in the model's context gets answers
 /// without text and with finish_reason "length".
 /// Throws InputError: an empty or repeated prompt id, options out of range.

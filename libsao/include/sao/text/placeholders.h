@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Templates with named places: "Here is {name}." A place is `{word}` of lower-case letters and underscores; every other
 // brace is ordinary text.
-//   fill_placeholders("Hello, {name}!", {{"name", "{name}"}})   // "Hello, {name}!": inserted text is never looked at again
+//   fill_placeholders("Hello, {name}!", {{"name", "{name}"}})   // "Hello, {name}!": inserted text is never looked at
+//   again
 #pragma once
 
 #include <span>

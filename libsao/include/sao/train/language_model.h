@@ -30,11 +30,11 @@ struct LanguageModelOptions {
   AdamWOptions optimizer = {.learning_rate = 3e-3, .weight_decay = 0.0};  ///< fits models of about a million parameters
   ScheduleOptions schedule = {.warmup_ratio = 0.02, .decay_ratio = 0.5, .final_ratio = 0.02};
   std::int64_t steps = 1000;
-  std::int64_t batch_tokens = 2048;       ///< whole documents up to this many tokens make a step
+  std::int64_t batch_tokens = 2048;        ///< whole documents up to this many tokens make a step
   std::int64_t micro_batch_tokens = 8192;  ///< tokens of one forward pass
   bool activation_checkpointing = false;
-  std::int64_t chunk_tokens = 512;        ///< rows whose logits exist at one time
-  Seed seed = {42};                       ///< of the order of documents in each pass over them
+  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time
+  Seed seed = {42};                 ///< of the order of documents in each pass over them
   CheckpointOptions checkpoint = {};
 };
 
@@ -55,11 +55,11 @@ void visit_fields(Visitor&& visit, Options& options) {
 void validate(const LanguageModelOptions& options);
 
 struct LanguageModelMetrics {
-  std::int64_t step = 0;       ///< from 1
-  double epoch = 0.0;          ///< passes over the documents so far
-  double loss = 0.0;           ///< sum of weight * NLL over the step's tokens / sum of weights
-  double grad_norm = 0.0;      ///< before clipping
-  double learning_rate = 0.0;  ///< that this step used
+  std::int64_t step = 0;        ///< from 1
+  double epoch = 0.0;           ///< passes over the documents so far
+  double loss = 0.0;            ///< sum of weight * NLL over the step's tokens / sum of weights
+  double grad_norm = 0.0;       ///< before clipping
+  double learning_rate = 0.0;   ///< that this step used
   std::int64_t num_tokens = 0;  ///< since the start
 };
 
@@ -68,8 +68,8 @@ std::string to_json_line(const LanguageModelMetrics& metrics);
 /// Trains `model` in place. Reproducible and resumable as Trainer is.
 class LanguageModelTrainer {
  public:
-  /// Throws InputError: options out of range, no document with a weight, ids outside the vocabulary, weights that do not
-  /// match the ids, a float16 model.
+  /// Throws InputError: options out of range, no document with a weight, ids outside the vocabulary, weights that do
+  /// not match the ids, a float16 model.
   LanguageModelTrainer(CausalLM model, std::vector<WeightedDocument> documents, LanguageModelOptions options = {});
   ~LanguageModelTrainer();
   LanguageModelTrainer(LanguageModelTrainer&&) noexcept;

@@ -25,11 +25,11 @@ struct PromptedResponse {
 
 /// Completions as one packed stream, with the places that predict response tokens.
 struct CompletionBatch {
-  PackedTokens tokens;   ///< prompts and responses, each without its last token, which predicts nothing
-  at::Tensor rows;       ///< [n] int64: tokens of the pack whose successor is scored
-  at::Tensor targets;    ///< [n] int64: that successor
-  at::Tensor sequence;   ///< [n] int64: which completion
-  at::Tensor lengths;    ///< [S] int64: response tokens of each completion
+  PackedTokens tokens;  ///< prompts and responses, each without its last token, which predicts nothing
+  at::Tensor rows;      ///< [n] int64: tokens of the pack whose successor is scored
+  at::Tensor targets;   ///< [n] int64: that successor
+  at::Tensor sequence;  ///< [n] int64: which completion
+  at::Tensor lengths;   ///< [S] int64: response tokens of each completion
 };
 
 /// Throws InputError on an empty prompt (nothing predicts its first token) or an empty response.
@@ -55,7 +55,8 @@ std::vector<double> sequence_logps(const CausalLM& model, std::span<const Prompt
                                    const ScoringOptions& options = {});
 
 /// The same token by token.
-std::vector<std::vector<float>> response_token_logps(const CausalLM& model, std::span<const PromptedResponse> completions,
+std::vector<std::vector<float>> response_token_logps(const CausalLM& model,
+                                                     std::span<const PromptedResponse> completions,
                                                      const ScoringOptions& options = {});
 
 }  // namespace sao

@@ -31,9 +31,9 @@ void validate(const ScheduleOptions& options);
 /// ceil(warmup_ratio * total_steps).
 std::int64_t warmup_steps(const ScheduleOptions& options, std::int64_t total_steps);
 
-/// What the peak learning rate is multiplied with in update `step` of 0 .. total_steps - 1. As in transformers, the first
-/// warm-up update has factor 0 and the last update is one step short of the end of the decay.
-/// Follows: transformers get_cosine_schedule_with_warmup and get_linear_schedule_with_warmup (at decay_ratio 1).
+/// What the peak learning rate is multiplied with in update `step` of 0 .. total_steps - 1. As in transformers, the
+/// first warm-up update has factor 0 and the last update is one step short of the end of the decay. Follows:
+/// transformers get_cosine_schedule_with_warmup and get_linear_schedule_with_warmup (at decay_ratio 1).
 double schedule_factor(const ScheduleOptions& options, std::int64_t step, std::int64_t total_steps);
 
 }  // namespace sao

@@ -25,23 +25,23 @@
 
 namespace sao {
 
-/// Defaults are the SAO paper's where it gives them: SimPO with beta 10 and gamma / beta 0.3, learning rate 1e-6, cosine,
-/// warm-up 0.1, one epoch, 128 pairs a step.
+/// Defaults are the SAO paper's where it gives them: SimPO with beta 10 and gamma / beta 0.3, learning rate 1e-6,
+/// cosine, warm-up 0.1, one epoch, 128 pairs a step.
 struct TrainerOptions {
   PreferenceLoss loss = SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3};
   AdamWOptions optimizer = {};
   ScheduleOptions schedule = {};
   std::int64_t epochs = 1;
-  std::int64_t max_steps = 0;               ///< ends earlier; the schedule then spans these steps. 0 = all epochs
-  std::int64_t batch_size = 128;            ///< pairs an optimizer step; the loss is their mean
-  std::int64_t micro_batch_tokens = 8192;   ///< tokens of one forward pass, unless one pair has more
-  std::int64_t micro_batch_pairs = 0;       ///< pairs of one forward pass at most; 0 = as many as the tokens allow
-  std::int64_t max_length = 2048;           ///< pairs with a longer side are dropped, never cut; 0 = no limit. SimPO's
-  bool soft_labels = false;                 ///< use the pairs' p; else every label counts as certain, as in the paper
-  double ld_alpha = 1.0;                    ///< weight of tokens beyond the pair's shorter response (LD-DPO, TRL)
-  bool activation_checkpointing = false;    ///< recompute layers in backward: less memory, more time
-  std::int64_t chunk_tokens = 512;          ///< rows whose logits exist at one time
-  Seed seed = {42};                         ///< of the order of pairs: a pure function of it and the epoch
+  std::int64_t max_steps = 0;              ///< ends earlier; the schedule then spans these steps. 0 = all epochs
+  std::int64_t batch_size = 128;           ///< pairs an optimizer step; the loss is their mean
+  std::int64_t micro_batch_tokens = 8192;  ///< tokens of one forward pass, unless one pair has more
+  std::int64_t micro_batch_pairs = 0;      ///< pairs of one forward pass at most; 0 = as many as the tokens allow
+  std::int64_t max_length = 2048;          ///< pairs with a longer side are dropped, never cut; 0 = no limit. SimPO's
+  bool soft_labels = false;                ///< use the pairs' p; else every label counts as certain, as in the paper
+  double ld_alpha = 1.0;                   ///< weight of tokens beyond the pair's shorter response (LD-DPO, TRL)
+  bool activation_checkpointing = false;   ///< recompute layers in backward: less memory, more time
+  std::int64_t chunk_tokens = 512;         ///< rows whose logits exist at one time
+  Seed seed = {42};                        ///< of the order of pairs: a pure function of it and the epoch
   CheckpointOptions checkpoint = {};
 };
 
@@ -69,20 +69,20 @@ void validate(const TrainerOptions& options);
 
 /// Of one optimizer step, over all its pairs. Names in JSON are TRL's.
 struct TrainMetrics {
-  std::int64_t step = 0;         ///< from 1
-  double epoch = 0.0;            ///< passes over the pairs so far
-  double loss = 0.0;             ///< mean over pairs
-  double grad_norm = 0.0;        ///< before clipping
-  double learning_rate = 0.0;    ///< that this step used
-  double rewards_chosen = 0.0;   ///< means
+  std::int64_t step = 0;        ///< from 1
+  double epoch = 0.0;           ///< passes over the pairs so far
+  double loss = 0.0;            ///< mean over pairs
+  double grad_norm = 0.0;       ///< before clipping
+  double learning_rate = 0.0;   ///< that this step used
+  double rewards_chosen = 0.0;  ///< means
   double rewards_rejected = 0.0;
   double reward_accuracy = 0.0;  ///< share of pairs whose chosen reward is the larger
   double reward_margin = 0.0;
-  double logps_chosen = 0.0;     ///< mean log-prob of the responses: of sums, or of token means where TRL's trainer of
-  double logps_rejected = 0.0;   ///< the loss logs these (logs_mean_logps)
-  double chosen_length = 0.0;    ///< mean tokens: watch it, preference training grows it
+  double logps_chosen = 0.0;    ///< mean log-prob of the responses: of sums, or of token means where TRL's trainer of
+  double logps_rejected = 0.0;  ///< the loss logs these (logs_mean_logps)
+  double chosen_length = 0.0;   ///< mean tokens: watch it, preference training grows it
   double rejected_length = 0.0;
-  std::int64_t num_tokens = 0;   ///< prompt and response tokens of both sides, since the start
+  std::int64_t num_tokens = 0;  ///< prompt and response tokens of both sides, since the start
 };
 
 /// {"step", "epoch", "loss", "grad_norm", "learning_rate", "lr", "rewards/chosen", "rewards/rejected",
@@ -104,7 +104,8 @@ class Trainer {
   Trainer(Trainer&&) noexcept;
 
   /// Continues from the newest checkpoint in `folder`, or starts there. Without a call, step() starts without
-  /// checkpoints. Throws InputError naming every option that differs from the checkpoint's, other data or another model.
+  /// checkpoints. Throws InputError naming every option that differs from the checkpoint's, other data or another
+  /// model.
   void start_or_resume(const std::filesystem::path& folder);
 
   /// One optimizer step over `batch_size` pairs; false when training is over. Throws InputError on the first loss or
@@ -124,7 +125,8 @@ class Trainer {
   const std::vector<double>& reference_chosen() const;
   const std::vector<double>& reference_rejected() const;
 
-  /// Wall-clock throughput of the last step: prompt and response tokens a second. Kept out of the metrics, which repeat.
+  /// Wall-clock throughput of the last step: prompt and response tokens a second. Kept out of the metrics, which
+  /// repeat.
   double tokens_per_second() const;
 
   /// Asked about the reference log-probs, which can take minutes.

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <sao/base/error.h>
+#include <sao/generate/engine.h>
+#include <sao/judge/judge.h>
+
+#include <memory>
+
+#include "arguments.h"
+#include "commands.h"
+#include "model_options.h"
+#include "rows.h"
+
+namespace sao::cli {
+namespace {
+
+/// "sampling.top_p" -> "top-p"
+std::string judge_flag(const std::string& path) {
+  constexpr std::string_view kSampling = "sampling.";
+  return with_dashes(path.starts_with(kSampling) ? path.substr(kSampling.size()) : path);
+}
+
+struct Judge {
+  explicit Judge(CLI::App& app) : arguments(app) {
+    add_model_options(arguments, options);
+    arguments.add_input(input, "lines with \"prompt\" and \"responses\": two strings");
+    arguments.add("output", output, "file for the result; nothing is the standard output", "o");
+    arguments.add("templates", templates, "templates file; nothing is the model's own, else the defaults");
+    arguments.add_fields(judging, judge_flag);
+    arguments.add_fields(engine, with_dashes);
+  }
+
+  void run() {
+    arguments.finish();
+    arguments.require("model");
+    check_model_options(options);
+    try {
+      validate(judging);
+    } catch (const InputError& error) {
+      throw UsageError(error.what());
+    }
+    const JudgeTemplates words = templates.empty() ? find_judge_templates(options.model) : load_judge_templates(templates);
+    Engine generator(load_model(options), ChatTokenizer::load(options.model), engine);
+    std::vector<JudgeItem> items;
+    for_each_row(input, [&](const Row& row) { items.push_back(item(generator, words, row, items.size())); });
+    Output out(output);
+    const ProgressSink progress = terminal_progress();
+    std::size_t done = 0;
+    judge_pairs(generator, items, judging, words, [&](const Verdict& verdict) {
+      out.write(line(verdict, items[done]));
+      if (progress) progress("verdicts", ++done, items.size());
+      else ++done;
+    });
+    out.finish();
+  }
+
+  static JudgeItem item(const Engine& generator, const JudgeTemplates& words, const Row& row, std::size_t index) {
+    const std::vector<std::string> responses = row.texts("responses");
+    if (responses.size() != 2) {
+      throw InputError(fmt::format("field \"responses\" is a list of {}, expected two strings", responses.size()));
+    }
+    const JudgeItem item = {.id = std::to_string(index),
+                            .prompt = row.text("prompt"),
+                            .first = responses[0],
+                            .second = responses[1]};
+    if (item.prompt.find_first_not_of(" \t\r\n") == std::string::npos) {
+      throw InputError("field \"prompt\" is blank, expected text");
+    }
+    const std::string turn = render_judge_prompt(words, item.prompt, item.first, item.second);
+    const auto tokens = static_cast<std::int64_t>(generator.text().encode_prompt(turn).size());
+    if (tokens >= generator.max_tokens()) {
+      throw InputError(fmt::format("prompt and responses make a judge's turn of {} tokens, expected fewer than {}, the "
+                                   "model's context",
+                                   tokens, generator.max_tokens()));
+    }
+    return item;
+  }
+
+  /// x12 and x21 are the probabilities that the response shown first is better: p_first = (x12 + 1 - x21) / 2. A verdict
+  /// that needs no judge (an answer against an empty one, two that are the same) has a "reason".
+  static nlohmann::ordered_json line(const Verdict& verdict, const JudgeItem& item) {
+    double p_first = verdict.p_first;
+    nlohmann::ordered_json orders = {nullptr, nullptr};
+    if (verdict.p_as_first) orders[0] = *verdict.p_as_first;
+    if (verdict.p_as_second) orders[1] = 1.0 - *verdict.p_as_second;
+    const std::string& outcome = verdict.outcome;
+    if (outcome == "first" || outcome == "second" || outcome == "tie" || outcome == "inconsistent") {
+      return {{"p_first", p_first}, {"orders", orders}, {"verdict", outcome}};
+    }
+    const auto blank = [](const std::string& text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string::npos; };
+    if (outcome == "empty" && blank(item.first) != blank(item.second)) p_first = blank(item.first) ? 0.0 : 1.0;
+    if (!verdict.p_as_first && !verdict.p_as_second) orders = {p_first, 1.0 - p_first};
+    const char* decision = p_first > 0.5 ? "first" : p_first < 0.5 ? "second" : "tie";
+    return {{"p_first", p_first}, {"orders", orders}, {"verdict", decision}, {"reason", outcome}};
+  }
+
+  Arguments arguments;
+  ModelOptions options;
+  JudgeOptions judging;
+  EngineOptions engine;
+  std::string input, output, templates;
+};
+
+}  // namespace
+
+Run judge_command(CLI::App& app) {
+  return [command = std::make_shared<Judge>(app)] { command->run(); };
+}
+
+}  // namespace sao::cli

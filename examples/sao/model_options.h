@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// What all commands with a model have in common.
+#pragma once
+
+#include <sao/base/log.h>
+#include <sao/model/causal_lm.h>
+#include <sao/text/chat.h>
+
+#include <cstdint>
+#include <string>
+
+#include "arguments.h"
+
+namespace sao::cli {
+
+struct ModelOptions {
+  std::string model = {};
+  std::string device = "cpu";
+  std::string dtype = "float32";
+  std::int64_t threads = 0;
+};
+
+/// --model --device --dtype --threads
+void add_model_options(Arguments& arguments, ModelOptions& options);
+
+/// Throws UsageError for a device, a dtype or a number of threads that does not exist.
+void check_model_options(const ModelOptions& options);
+
+/// Sets the number of threads, then loads.
+CausalLM load_model(const ModelOptions& options);
+CausalLM load_model(const ModelOptions& options, const std::string& folder);
+void set_threads(std::int64_t threads);
+
+/// A prompt to continue: the conversation in the model's chat format with the assistant's header open.
+TokenIds encode_conversation(const ChatTokenizer& text, const Messages& messages);
+
+/// Throws InputError unless every id is below `vocab_size`.
+void check_vocabulary(const std::string& field, TokenSpan ids, std::int64_t vocab_size);
+
+/// Progress on standard error, on a terminal only; and messages.
+ProgressSink terminal_progress();
+LogSink message_log();
+
+}  // namespace sao::cli

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rows.h"
+
+#include <fmt/format.h>
+#include <sao/base/error.h>
+#include <sao/io/files.h>
+#include <sao/io/jsonl.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+
+namespace sao::cli {
+namespace {
+
+using nlohmann::json;
+
+std::string describe(const json& value) {
+  constexpr std::size_t kMaxBytes = 60;
+  if (value.is_object()) return "an object";
+  if (value.is_array()) return fmt::format("a list of {}", value.size());
+  const std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (text.size() <= kMaxBytes) return text;
+  return json(text.substr(1, kMaxBytes)).dump(-1, ' ', false, json::error_handler_t::ignore) + "...";
+}
+
+bool is_blank(const std::string& text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string::npos; }
+
+}  // namespace
+
+Row::Row(std::string_view line) {
+  try {
+    object_ = json::parse(line);
+  } catch (const json::exception& error) {
+    std::string_view what = error.what();
+    if (const auto bracket = what.find("] "); bracket != std::string_view::npos) what.remove_prefix(bracket + 2);
+    throw InputError(fmt::format("not valid JSON ({}), expected one JSON object a line", what));
+  }
+  if (!object_.is_object()) throw InputError(fmt::format("{}, expected a JSON object", describe(object_)));
+}
+
+bool Row::has(const std::string& name) const { return object_.contains(name) && !object_.at(name).is_null(); }
+
+const json& Row::get(const std::string& name, std::string_view expected) const {
+  if (!has(name)) throw InputError(fmt::format("no field \"{}\", expected {}", name, expected));
+  return object_.at(name);
+}
+
+void Row::fail(const std::string& name, std::string_view expected) const {
+  throw InputError(fmt::format("field \"{}\" is {}, expected {}", name, describe(object_.at(name)), expected));
+}
+
+std::string Row::text(const std::string& name) const {
+  constexpr std::string_view kExpected = "a string";
+  const json& value = get(name, kExpected);
+  if (!value.is_string()) fail(name, kExpected);
+  return value.get<std::string>();
+}
+
+std::optional<bool> Row::find_bool(const std::string& name) const {
+  if (!has(name)) return std::nullopt;
+  if (!object_.at(name).is_boolean()) fail(name, "true or false");
+  return object_.at(name).get<bool>();
+}
+
+std::vector<std::string> Row::texts(const std::string& name) const {
+  constexpr std::string_view kExpected = "a list of strings";
+  const json& value = get(name, kExpected);
+  if (!value.is_array()) fail(name, kExpected);
+  std::vector<std::string> texts;
+  for (const json& item : value) {
+    if (!item.is_string()) fail(name, kExpected);
+    texts.push_back(item.get<std::string>());
+  }
+  return texts;
+}
+
+TokenIds Row::ids(const std::string& name) const {
+  constexpr std::string_view kExpected = "a list of token ids";
+  const json& value = get(name, kExpected);
+  if (!value.is_array()) fail(name, kExpected);
+  TokenIds ids;
+  for (const json& item : value) {
+    if (!item.is_number_unsigned() || item.get<std::uint64_t>() > std::numeric_limits<TokenId>::max()) {
+      throw InputError(fmt::format("field \"{}\" holds {}, expected token ids", name, describe(item)));
+    }
+    ids.push_back(item.get<TokenId>());
+  }
+  return ids;
+}
+
+Messages Row::messages(const std::string& name) const {
+  constexpr std::string_view kExpected = "a list of messages with role and content";
+  const json& value = get(name, kExpected);
+  if (!value.is_array() || value.empty()) fail(name, kExpected);
+  Messages messages;
+  for (const json& item : value) {
+    const bool good = item.is_object() && item.contains("role") && item.contains("content") &&
+                      item.at("role").is_string() && item.at("content").is_string();
+    if (!good) {
+      throw InputError(fmt::format("field \"{}\", message {}: role or content is missing or no string, expected both",
+                                   name, messages.size() + 1));
+    }
+    messages.push_back({item.at("role").get<std::string>(), item.at("content").get<std::string>()});
+  }
+  return messages;
+}
+
+Messages Row::conversation(const std::string& name) const {
+  const json& value = get(name, "a string or a list of messages");
+  if (!value.is_string()) return messages(name);
+  const std::string text = value.get<std::string>();
+  if (is_blank(text)) fail(name, "a text that is not blank");
+  return {{"user", text}};
+}
+
+void for_each_row(const std::string& path, const std::function<void(const Row&)>& each) {
+  for_each_line(path, [&](std::string_view line) { each(Row(line)); });
+}
+
+Output::Output(std::string path) : path_(std::move(path)) {
+  if (path_ == "-") path_.clear();
+}
+
+void Output::write(const nlohmann::ordered_json& row) {
+  pending_ += row.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  if (!path_.empty()) return;
+  const std::size_t written = std::fwrite(pending_.data(), 1, pending_.size(), stdout);
+  if (written != pending_.size() || std::fflush(stdout) != 0) {
+    throw ResourceError(fmt::format("cannot write the standard output: {}", std::strerror(errno)));
+  }
+  pending_.clear();
+}
+
+void Output::finish() {
+  if (!path_.empty()) write_file_atomically(path_, pending_);
+}
+
+}  // namespace sao::cli

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <sao/base/error.h>
+#include <sao/base/version.h>
+#include <sao/data/records.h>
+#include <sao/io/files.h>
+#include <sao/io/jsonl.h>
+#include <sao/loop/run_folder.h>
+#include <sao/loop/training.h>
+#include <sao/train/trainer.h>
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "arguments.h"
+#include "commands.h"
+#include "model_options.h"
+#include "rows.h"
+
+namespace sao::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// "optimizer.learning_rate" -> "learning-rate,lr"
+std::string train_flag(const std::string& path) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kNames = {{{"loss.name", "loss"},
+                                                                                   {"loss.f_divergence.type", "f-divergence"},
+                                                                                   {"loss.f_divergence.alpha", "f-divergence-alpha"},
+                                                                                   {"optimizer.learning_rate", "learning-rate,lr"},
+                                                                                   {"schedule.kind", "schedule"},
+                                                                                   {"checkpoint.every_steps", "checkpoint-every"}}};
+  for (const auto& [field, flag] : kNames) {
+    if (path == field) return std::string(flag);
+  }
+  if (path == "checkpoint.keep") return "checkpoint-keep";
+  for (const std::string_view group : {"loss.", "optimizer.", "schedule."}) {
+    if (path.starts_with(group)) return with_dashes(path.substr(group.size()));
+  }
+  return with_dashes(path);
+}
+
+struct Train {
+  explicit Train(CLI::App& app) : arguments(app) {
+    add_model_options(arguments, options);
+    arguments.add("data", data, "preference rows in TRL's form; - is the standard input", "d");
+    arguments.add("output", output, "folder for the trained model, metrics.jsonl and checkpoints", "o");
+    arguments.add("resume", resume, "continue the training in the output folder");
+    arguments.add("reference", reference, "folder of the reference model; nothing is the model as it starts");
+    arguments.add("save-dtype", save_dtype, "dtype of the saved weights; nothing is --dtype");
+    arguments.add_fields(training, train_flag);
+  }
+
+  void run() {
+    arguments.finish();
+    for (const char* name : {"model", "data", "output", "loss"}) arguments.require(name);
+    check_model_options(options);
+    check_training_options();
+    const LogSink log = message_log();
+    for (const std::string& sentence : unusual_settings(training.loss)) log(LogLevel::kWarning, sentence);
+
+    const std::vector<Preference> rows = read_jsonl<Preference>(data);
+    if (rows.empty()) throw InputError(fmt::format("{}: no rows, expected preference pairs", data));
+    const CausalLM policy = load_model(options);
+    const ChatTokenizer text = ChatTokenizer::load(options.model);
+    std::vector<TokenPair> pairs = tokenize_pairs(rows, text);
+    std::optional<CausalLM> reference_model;
+    if (!reference.empty() && needs_reference(training.loss)) reference_model = load_model(options, reference);
+    if (!reference.empty() && !needs_reference(training.loss)) {
+      log(LogLevel::kWarning, fmt::format("the loss {} has no reference: --reference is not used", loss_name(training.loss)));
+    }
+
+    RunFolder folder(output, {.resume = resume});
+    const fs::path checkpoints = fs::path(output) / "checkpoints";
+    const fs::path metrics = fs::path(output) / "metrics.jsonl";
+    training.max_length = usable_length(training, policy.config());
+    prepare_checkpoints(checkpoints, metrics);
+    {
+      Trainer trainer(policy, std::move(pairs), training, std::move(reference_model));
+      folder.fix_manifest(manifest());
+      const ProgressSink progress = terminal_progress();
+      trainer.set_progress(progress);
+      for (const auto& [reason, count] : trainer.dropped()) {
+        log(LogLevel::kWarning, fmt::format("{} of {} pairs are not trained on: {}", count, rows.size(), reason));
+      }
+      train_to_end(
+          trainer, checkpoints, metrics,
+          [&](const Trainer& stepped) {
+            if (!progress) return;
+            progress("steps", static_cast<std::size_t>(stepped.steps_done()),
+                     static_cast<std::size_t>(stepped.total_steps()));
+          },
+          metrics_line);
+    }
+    save(policy);
+  }
+
+  void check_training_options() {
+    try {
+      validate(training);
+      if (!save_dtype.empty()) parse_dtype(save_dtype);
+    } catch (const InputError& error) {
+      throw UsageError(error.what());
+    }
+  }
+
+  static std::string metrics_line(const Trainer& trainer) {
+    auto row = nlohmann::ordered_json::parse(to_json_line(trainer.metrics()));
+    row["tokens/s"] = trainer.tokens_per_second();
+    return row.dump();
+  }
+
+  /// What the training was made with.
+  std::string manifest() {
+    nlohmann::ordered_json settings = nlohmann::ordered_json::object();
+    visit_leaves(
+        [&](const std::string& path, const auto& field, const char*) {
+          if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, Seed>) {
+            settings[path] = field.value;
+          } else {
+            settings[path] = field;
+          }
+        },
+        training);
+    nlohmann::ordered_json fingerprints = nlohmann::ordered_json::object();
+    if (data != "-") fingerprints["data"] = fingerprint_file(data);
+    const nlohmann::ordered_json all = {{"format", 1},
+                                        {"versions", {{"sao", SAO_VERSION}}},
+                                        {"model", options.model},
+                                        {"reference", reference},
+                                        {"data", data},
+                                        {"device", options.device},
+                                        {"dtype", options.dtype},
+                                        {"settings", settings},
+                                        {"fingerprints", fingerprints}};
+    return all.dump(2) + "\n";
+  }
+
+  /// The model's files beside the metrics: each appears whole, config.json last.
+  void save(const CausalLM& policy) const {
+    const fs::path folder = output;
+    const fs::path temporary = folder / ".model.sao-partial-save";
+    policy.save(temporary, options.model, parse_dtype(save_dtype.empty() ? options.dtype : save_dtype));
+    for (const auto& entry : fs::directory_iterator(temporary)) {
+      if (entry.path().filename() != "config.json") fs::rename(entry.path(), folder / entry.path().filename());
+    }
+    fs::rename(temporary / "config.json", folder / "config.json");
+    fs::remove_all(temporary);
+  }
+
+  Arguments arguments;
+  ModelOptions options;
+  TrainerOptions training;
+  std::string data, output, reference, save_dtype;
+  bool resume = false;
+};
+
+}  // namespace
+
+Run train_command(CLI::App& app) {
+  return [command = std::make_shared<Train>(app)] { command->run(); };
+}
+
+}  // namespace sao::cli
