@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# The CUDA kernels: libsao_cuda.so, which sao_ops loads when a program goes to a CUDA device. Programs do not link to it,
-# so the same binaries run where there is neither a GPU nor LibTorch's CUDA half.
-#   in : SAO_CUDA; sao::torch_cuda where LibTorch allows it; nvcc from CMAKE_CUDA_COMPILER, CUDACXX, the PATH, CUDA_HOME or
-#        /usr/local/cuda; CMAKE_CUDA_ARCHITECTURES
+# The CUDA kernels: libsao_cuda.so, which sao_ops loads when a program goes to a CUDA device. Programs do not link to
+# it, so the same binaries run where there is neither a GPU nor LibTorch's CUDA half.
+#   in : SAO_CUDA; sao::torch_cuda where LibTorch allows it; nvcc from CMAKE_CUDA_COMPILER, CUDACXX, the PATH,
+#        CUDA_HOME or /usr/local/cuda; CMAKE_CUDA_ARCHITECTURES
 #   out: the library sao_cuda, and sao_ops with load_cuda.cpp; or sao_ops with no_cuda.cpp
 set(_sao_cuda_missing "")
 if(SAO_CUDA STREQUAL "OFF")
@@ -77,8 +77,10 @@ endif()
 add_library(sao_cuda MODULE src/ops/dispatch_cuda.cpp src/ops/stream_cuda.cpp $<TARGET_OBJECTS:sao_cuda_kernels>)
 target_include_directories(sao_cuda PRIVATE include src)
 target_link_libraries(sao_cuda PRIVATE sao_flags sao::torch_cuda)
+target_link_options(sao_cuda PRIVATE LINKER:-Bsymbolic)  # never the symbols of the program that loads it
 target_precompile_headers(sao_cuda REUSE_FROM sao_pch)
-set_target_properties(sao_cuda PROPERTIES CUDA_RUNTIME_LIBRARY None DEFINE_SYMBOL "" LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
+set_target_properties(sao_cuda PROPERTIES CUDA_RUNTIME_LIBRARY None DEFINE_SYMBOL ""
+                                          LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
 install(TARGETS sao_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
 # Programs look for it where it was built, or beside themselves when installed.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ask a model one thing.
 // usage: 01_chat MODEL_FOLDER "What color is a lemon?"
+#include <sao/base/error.h>
 #include <sao/generate/engine.h>
 #include <sao/model/causal_lm.h>
 #include <sao/text/stream.h>

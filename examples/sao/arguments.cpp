@@ -71,8 +71,13 @@ void Arguments::read_config() {
 
 void Arguments::set(const std::string& name, const Given& given) {
   std::string_view expected = "another value";
-  if (setters_.at(name)(given.text, expected)) return;
-  const std::string message = fmt::format("--{} is \"{}\", expected {}", name, given.text, expected);
+  std::string message;
+  try {
+    if (setters_.at(name)(given.text, expected)) return;
+    message = fmt::format("--{} is \"{}\", expected {}", name, given.text, expected);
+  } catch (const InputError& error) {
+    message = fmt::format("--{}: {}", name, error.what());
+  }
   if (given.where.empty()) throw UsageError(message);
   throw InputError(fmt::format("{}: {}", given.where, message));
 }

@@ -5,6 +5,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cmath>
+#include <limits>
+
 #include "support/close.h"
 
 namespace sao::ops {
@@ -72,6 +76,24 @@ TEST(Kernels, SoftcapKeepsSmallValues) {
     const at::Tensor expected = at::tanh(z.to(at::kDouble) / 30.0) * 30.0;
     kernel->softcap(z.numel(), z.mutable_data_ptr<float>(), 30.0f);
     EXPECT_TRUE(testing::close(z, expected, 0.0, 1e-6)) << kernel->name;
+  }
+}
+
+TEST(Kernels, NanIsNotSwallowed) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const Kernels* kernel : runnable()) {
+    at::Tensor z = at::full({3}, nan), z_row = at::tensor({1.0f, nan, 2.0f}), y = at::zeros({3});
+    kernel->softcap(3, z.mutable_data_ptr<float>(), 30.0f);
+    EXPECT_TRUE(at::isnan(z).all().item<bool>()) << kernel->name;
+    const std::int64_t target = 0;
+    float log_prob = 0.0f, log_sum_exp = 0.0f;
+    kernel->log_probs(1, 3, z_row.const_data_ptr<float>(), 0.0f, &target, &log_prob, &log_sum_exp);
+    EXPECT_TRUE(std::isnan(log_prob)) << kernel->name;
+    for (const GateKind kind : {GateKind::kGeluTanh, GateKind::kSilu}) {
+      const at::Tensor gate = at::full({3}, nan), up = at::ones({3});
+      kernel->gate(kind, 1, 3, gate.const_data_ptr<float>(), up.const_data_ptr<float>(), 3, y.mutable_data_ptr<float>());
+      EXPECT_TRUE(at::isnan(y).all().item<bool>()) << kernel->name;
+    }
   }
 }
 

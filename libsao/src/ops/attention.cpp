@@ -33,9 +33,10 @@ bool has_kernel(const at::Tensor& q) {
 }
 
 void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  if (q.dim() != 3 || k.dim() != 3 || !k.sizes().equals(v.sizes()) || q.size(0) != k.size(0) || q.size(2) != k.size(2) ||
-      q.size(1) % k.size(1) != 0) {
-    throw InputError("packed_attention: expected q [T, heads, D] and k, v [T, kv_heads, D] with heads a multiple of kv_heads");
+  if (q.dim() != 3 || k.dim() != 3 || !k.sizes().equals(v.sizes()) || q.size(0) != k.size(0) ||
+      q.size(2) != k.size(2) || q.size(1) % k.size(1) != 0) {
+    throw InputError(
+        "packed_attention: expected q [T, heads, D] and k, v [T, kv_heads, D] with heads a multiple of kv_heads");
   }
 }
 
@@ -75,7 +76,8 @@ class Blocks {
     const std::int64_t blocks = (length + B - 1) / B;
     storage_.assign(static_cast<std::size_t>(blocks * B * head_dim), 0.0f);
     pointers_.resize(static_cast<std::size_t>(blocks));
-    for (std::int64_t b = 0; b < blocks; ++b) pointers_[static_cast<std::size_t>(b)] = storage_.data() + b * block_floats;
+    for (std::int64_t b = 0; b < blocks; ++b)
+      pointers_[static_cast<std::size_t>(b)] = storage_.data() + b * block_floats;
   }
   std::vector<float> storage_;
   std::vector<const float*> pointers_;
@@ -113,8 +115,8 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
       std::int64_t filled = 0;
       const auto flush = [&] {
         if (filled > 0) {
-          kernels().attention(filled, rows, head_dim, keys.pointers(), values.pointers(), static_cast<float>(options.scale),
-                              static_cast<float>(options.softcap), scores.data());
+          kernels().attention(filled, rows, head_dim, keys.pointers(), values.pointers(),
+                              static_cast<float>(options.scale), static_cast<float>(options.softcap), scores.data());
         }
         filled = 0;
       };
@@ -139,7 +141,8 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const at::Tensor& starts, double scale, double softcap, std::int64_t window) {
     at::Tensor log_sum_exp;
-    at::Tensor out = packed_forward(q, k, v, starts, {.scale = scale, .softcap = softcap, .window = window}, &log_sum_exp);
+    at::Tensor out =
+        packed_forward(q, k, v, starts, {.scale = scale, .softcap = softcap, .window = window}, &log_sum_exp);
     context->save_for_backward({q, k, v, starts, out, log_sum_exp});
     context->saved_data["scale"] = scale;
     context->saved_data["softcap"] = softcap;
@@ -153,8 +156,8 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
       const AttentionOptions options{.scale = context->saved_data["scale"].toDouble(),
                                      .softcap = context->saved_data["softcap"].toDouble(),
                                      .window = context->saved_data["window"].toInt()};
-      const auto [dq, dk, dv] = gpu->packed_attention_backward(saved[0], saved[1], saved[2], saved[3], saved[4], saved[5],
-                                                                grads[0], options);
+      const auto [dq, dk, dv] =
+          gpu->packed_attention_backward(saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], grads[0], options);
       return {dq, dk, dv, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
     const at::Tensor q = rows_contiguous(saved[0]), k = rows_contiguous(saved[1]), v = rows_contiguous(saved[2]);
@@ -192,8 +195,8 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
         std::int64_t filled = 0;
         const auto flush = [&] {
           if (filled > 0) {
-            kernels().attention_backward(filled, rows, head_dim, keys_t.pointers(), values_t.pointers(), keys.rows(), scale,
-                                         softcap, dk_rows.data(), dv_rows.data(), scratch.data());
+            kernels().attention_backward(filled, rows, head_dim, keys_t.pointers(), values_t.pointers(), keys.rows(),
+                                         scale, softcap, dk_rows.data(), dv_rows.data(), scratch.data());
           }
           filled = 0;
         };

@@ -9,7 +9,7 @@
 namespace sao::ops::cuda {
 namespace {
 
-constexpr int kSide = 16;                                // threads a side of the block
+constexpr int kSide = 16;  // threads a side of the block
 constexpr int kRowsOfTile = static_cast<int>(kTileRows);
 static_assert(kThreads == kSide * kSide);
 
@@ -24,7 +24,8 @@ __device__ int round_up(int n, int to) { return (n + to - 1) / to * to; }
 // Rows first .. first + kRows - 1 of one head, of which those from `end` on are zero; columns from head_dim on, up to a
 // multiple of 64, are zero too.
 template <int kRows, int kDim, class T>
-__device__ void load_tile(float* tile, const T* rows, std::int64_t row_stride, int first, int end, int head_dim, bool four) {
+__device__ void load_tile(float* tile, const T* rows, std::int64_t row_stride, int first, int end, int head_dim,
+                          bool four) {
   if (four) {
     const int packs = round_up(head_dim, 64) / 4;
     for (int at = static_cast<int>(threadIdx.x); at < kRows * packs; at += kThreads) {
@@ -53,19 +54,20 @@ __device__ void multiply_tiles(const float* a, const float* b, int head_dim, flo
   const float* b_row = b + column_of_thread() * kStride<kDim>;
   SAO_UNROLL
   for (int r = 0; r < kRows; ++r) {
-  SAO_UNROLL
+    SAO_UNROLL
     for (int c = 0; c < kColumns; ++c) products[r][c] = 0.0f;
   }
   SAO_UNROLL_BY(4)
   for (int d = 0; d < head_dim; d += 4) {
     float4 left[kRows], right[kColumns];
-  SAO_UNROLL
+    SAO_UNROLL
     for (int r = 0; r < kRows; ++r) left[r] = *reinterpret_cast<const float4*>(a_row + r * kSide * kStride<kDim> + d);
-  SAO_UNROLL
-    for (int c = 0; c < kColumns; ++c) right[c] = *reinterpret_cast<const float4*>(b_row + c * kSide * kStride<kDim> + d);
-  SAO_UNROLL
+    SAO_UNROLL
+    for (int c = 0; c < kColumns; ++c)
+      right[c] = *reinterpret_cast<const float4*>(b_row + c * kSide * kStride<kDim> + d);
+    SAO_UNROLL
     for (int r = 0; r < kRows; ++r) {
-  SAO_UNROLL
+      SAO_UNROLL
       for (int c = 0; c < kColumns; ++c) {
         float sum = products[r][c];
         sum = fmaf(left[r].x, right[c].x, sum);
@@ -83,15 +85,15 @@ struct Sums {
   float value[kRows][kDim / 64][4];
 
   __device__ void clear() {
-  SAO_UNROLL
+    SAO_UNROLL
     for (int r = 0; r < kRows; ++r) scale_row<true>(r, 0.0f);
   }
 
   template <bool kSet = false>
   __device__ void scale_row(int r, float factor) {
-  SAO_UNROLL
+    SAO_UNROLL
     for (int c = 0; c < kDim / 64; ++c) {
-  SAO_UNROLL
+      SAO_UNROLL
       for (int e = 0; e < 4; ++e) value[r][c][e] = kSet ? factor : value[r][c][e] * factor;
     }
   }
@@ -101,16 +103,16 @@ struct Sums {
   __device__ void add(const float* weights, int row_stride, int inner_stride, const float* tile, int head_dim) {
     const float* weight = weights + row_of_thread() * row_stride;
     const float* columns = tile + 4 * column_of_thread();
-  SAO_UNROLL_BY(4)
+    SAO_UNROLL_BY(4)
     for (int j = 0; j < kInner; ++j) {
       float w[kRows];
-  SAO_UNROLL
+      SAO_UNROLL
       for (int r = 0; r < kRows; ++r) w[r] = weight[r * kSide * row_stride + j * inner_stride];
-  SAO_UNROLL
+      SAO_UNROLL
       for (int c = 0; c < kDim / 64; ++c) {
         if (c * 64 < head_dim) {
           const float4 v = *reinterpret_cast<const float4*>(columns + j * kStride<kDim> + c * 64);
-  SAO_UNROLL
+          SAO_UNROLL
           for (int r = 0; r < kRows; ++r) {
             value[r][c][0] = fmaf(w[r], v.x, value[r][c][0]);
             value[r][c][1] = fmaf(w[r], v.y, value[r][c][1]);
@@ -125,9 +127,9 @@ struct Sums {
   // Writes row r of this thread, times factor, to the dense row `to`.
   template <class T>
   __device__ void write_row(int r, float factor, T* to, int head_dim) const {
-  SAO_UNROLL
+    SAO_UNROLL
     for (int c = 0; c < kDim / 64; ++c) {
-  SAO_UNROLL
+      SAO_UNROLL
       for (int e = 0; e < 4; ++e) {
         const int d = c * 64 + 4 * column_of_thread() + e;
         if (d < head_dim) to[d] = from_float<T>(value[r][c][e] * factor);
@@ -143,7 +145,9 @@ struct Arguments : PackedAttention<T> {
   float* delta;  // [heads][tokens]: out . out_grad
   T *q_grad, *k_grad, *v_grad;
 
-  __device__ int first_key(int query) const { return this->window > 0 && query >= this->window ? query - static_cast<int>(this->window) + 1 : 0; }
+  __device__ int first_key(int query) const {
+    return this->window > 0 && query >= this->window ? query - static_cast<int>(this->window) + 1 : 0;
+  }
   __device__ bool sees(int query, int key) const { return key <= query && key >= first_key(query); }
 };
 
@@ -158,14 +162,15 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
   constexpr int kRows = kRowsOfTile / kSide, kKeys = kRowsOfTile, kColumns = kKeys / kSide;
   float* queries = reinterpret_cast<float*>(dynamic_shared);  // [32][D]
   float* others = queries + kRowsOfTile * kStride<kDim>;      // [32][D]: keys, then values
-  float* weights = others + kKeys * kStride<kDim>;            // [32][33]; a row is written and read by the same half warp
+  float* weights = others + kKeys * kStride<kDim>;  // [32][33]; a row is written and read by the same half warp
   const AttentionTile tile = a.tiles[blockIdx.x];
   const int head = static_cast<int>(blockIdx.y), kv_head = head / static_cast<int>(a.heads / a.kv_heads);
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
   const T* keys = head_rows(a.k, tile.begin, kv_head);
   const T* values = head_rows(a.v, tile.begin, kv_head);
 
-  load_tile<kRowsOfTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length, head_dim, a.four);
+  load_tile<kRowsOfTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
+                               head_dim, a.four);
   Sums<kRows, kDim> out;
   out.clear();
   float top[kRows], total[kRows];
@@ -180,11 +185,11 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
     __syncthreads();
     float score[kRows][kColumns];
     multiply_tiles<kRows, kColumns, kDim>(queries, others, head_dim, score);
-  SAO_UNROLL
+    SAO_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const int query = tile.first + ty + r * kSide;
       float highest = top[r];
-  SAO_UNROLL
+      SAO_UNROLL
       for (int c = 0; c < kColumns; ++c) {
         const int key = first + tx + c * kSide;
         const bool visible = query < tile.length && a.sees(query, key);
@@ -196,7 +201,7 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
       const float base = highest == -kInfinity ? 0.0f : highest;
       const float shrink = expf(top[r] - base);
       float sum = 0.0f;
-  SAO_UNROLL
+      SAO_UNROLL
       for (int c = 0; c < kColumns; ++c) {
         const float weight = expf(score[r][c] - base);
         weights[(ty + r * kSide) * (kKeys + 1) + tx + c * kSide] = weight;
@@ -241,7 +246,8 @@ struct Slopes {
 };
 
 template <class T>
-__device__ Slopes slopes(const Arguments<T>& a, bool visible, float product, float log_sum_exp, float weight_grad, float delta) {
+__device__ Slopes slopes(const Arguments<T>& a, bool visible, float product, float log_sum_exp, float weight_grad,
+                         float delta) {
   if (!visible) return {0.0f, 0.0f};
   const float score = soft_capped(product * a.scale, a.softcap);
   const float weight = expf(score - log_sum_exp);
@@ -269,8 +275,10 @@ __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
   const T* values = head_rows(a.v, tile.begin, kv_head);
   const HeadRows<T> dense{a.out_grad, a.heads * a.head_dim, a.head_dim};
 
-  load_tile<kRowsOfTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length, head_dim, a.four);
-  load_tile<kRowsOfTile, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, tile.first, tile.length, head_dim, a.four);
+  load_tile<kRowsOfTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
+                               head_dim, a.four);
+  load_tile<kRowsOfTile, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, tile.first, tile.length,
+                               head_dim, a.four);
   Sums<kRows, kDim> q_grad;
   q_grad.clear();
   float log_sum_exp[kRows], delta[kRows];
@@ -291,9 +299,9 @@ __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
     load_tile<kKeys, kDim>(others, keys, a.k.token_stride, first, end, head_dim, a.four);
     __syncthreads();
     multiply_tiles<kRows, kColumns, kDim>(queries, others, head_dim, product);
-  SAO_UNROLL
+    SAO_UNROLL
     for (int r = 0; r < kRows; ++r) {
-  SAO_UNROLL
+      SAO_UNROLL
       for (int c = 0; c < kColumns; ++c) {
         const int query = tile.first + ty + r * kSide, key = first + tx + c * kSide;
         const bool visible = query < tile.length && a.sees(query, key);
@@ -330,29 +338,34 @@ __global__ void __launch_bounds__(kThreads) backward_keys(Arguments<T> a) {
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
   const HeadRows<T> dense{a.out_grad, a.heads * a.head_dim, a.head_dim};
 
-  load_tile<kTile, kDim>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length, head_dim, a.four);
-  load_tile<kTile, kDim>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length, head_dim, a.four);
+  load_tile<kTile, kDim>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length, head_dim,
+                         a.four);
+  load_tile<kTile, kDim>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length, head_dim,
+                         a.four);
   Sums<kRows, kDim> k_grad, v_grad;
   k_grad.clear();
   v_grad.clear();
   const int last_key = min(first + kTile, tile.length) - 1;
-  const int end = a.window > 0 && a.window < tile.length - last_key ? last_key + static_cast<int>(a.window) : tile.length;
+  const int end =
+      a.window > 0 && a.window < tile.length - last_key ? last_key + static_cast<int>(a.window) : tile.length;
   for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int query0 = first; query0 < end; query0 += kTile) {
       __syncthreads();  // the last tiles have been read
-      load_tile<kTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, query0, tile.length, head_dim, a.four);
-      load_tile<kTile, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, query0, tile.length, head_dim, a.four);
+      load_tile<kTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, query0, tile.length, head_dim,
+                             a.four);
+      load_tile<kTile, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, query0, tile.length,
+                             head_dim, a.four);
       __syncthreads();
       float product[kRows][kRows], weight_grad[kRows][kRows];
       multiply_tiles<kRows, kRows, kDim>(queries, keys, head_dim, product);
       multiply_tiles<kRows, kRows, kDim>(grads, values, head_dim, weight_grad);
-  SAO_UNROLL
+      SAO_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const int query = query0 + ty + r * kSide;
         const std::int64_t at = head * a.tokens + tile.begin + query;
         const bool inside = query < tile.length;
         const float log_sum_exp = inside ? a.log_sum_exp[at] : 0.0f, delta = inside ? a.delta[at] : 0.0f;
-  SAO_UNROLL
+        SAO_UNROLL
         for (int c = 0; c < kRows; ++c) {
           const bool visible = inside && a.sees(query, first + tx + c * kSide);
           const Slopes s = slopes(a, visible, product[r][c], log_sum_exp, weight_grad[r][c], delta);
@@ -438,8 +451,8 @@ void packed_attention_backward(const PackedAttention<T>& packed, const T* out_gr
   }
 }
 
-#define SAO_INSTANTIATE(T)                                             \
-  template void packed_attention(const PackedAttention<T>&, void*);    \
+#define SAO_INSTANTIATE(T)                                          \
+  template void packed_attention(const PackedAttention<T>&, void*); \
   template void packed_attention_backward(const PackedAttention<T>&, const T*, float*, T*, T*, T*, void*)
 SAO_INSTANTIATE(float);
 SAO_INSTANTIATE(BFloat16);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels share; for .cu files only, which nvcc gives the CUDA runtime. Everything used of CUDA here and in the
-// kernels is also in tests/support/cuda_emulation.h, so that the same sources run on a machine without a GPU.
+// What the kernels share; for .cu files only, which nvcc gives the CUDA runtime. Everything used of CUDA here and in
+// the kernels is also in tests/support/cuda_emulation.h, so that the same sources run on a machine without a GPU.
 #pragma once
 
 #include <cstddef>

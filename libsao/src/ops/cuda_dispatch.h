@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA kernels as functions on tensors. They live in libsao_cuda.so, which links to LibTorch's CUDA half; this table
-// is all that the CPU half of libsao knows of it. load_cuda.cpp finds it, no_cuda.cpp stands in where it was not built.
+// The CUDA kernels as functions on tensors. They live in libsao_cuda.so, which links to LibTorch's CUDA half; this
+// table is all that the CPU half of libsao knows of it. load_cuda.cpp finds it, no_cuda.cpp stands in where it was not
+// built.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,13 +22,15 @@ struct Table {
   int (*device_count)();
 
   /// inverse_rms: null, or set to [n] float32 for rms_norm_backward.
-  at::Tensor (*rms_norm)(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options, at::Tensor* inverse_rms);
+  at::Tensor (*rms_norm)(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options,
+                         at::Tensor* inverse_rms);
   /// -> x's and weight's gradient.
-  std::array<at::Tensor, 2> (*rms_norm_backward)(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse_rms,
-                                                 const at::Tensor& y_grad, bool zero_centered);
+  std::array<at::Tensor, 2> (*rms_norm_backward)(const at::Tensor& x, const at::Tensor& weight,
+                                                 const at::Tensor& inverse_rms, const at::Tensor& y_grad,
+                                                 bool zero_centered);
   /// sign 1 rotates, -1 rotates back.
-  at::Tensor (*rotary)(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines,
-                       float sign);
+  at::Tensor (*rotary)(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines,
+                       const at::Tensor& sines, float sign);
   at::Tensor (*gated_activation)(const at::Tensor& gate, const at::Tensor& up, Gate kind);
   std::array<at::Tensor, 2> (*gated_activation_backward)(const at::Tensor& gate, const at::Tensor& up,
                                                          const at::Tensor& y_grad, Gate kind);
@@ -40,8 +43,8 @@ struct Table {
                                 const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                                 const AttentionOptions& options);
   /// starts on the CPU. log_sum_exp: null, or set to [heads, T] float32 for packed_attention_backward.
-  at::Tensor (*packed_attention)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
-                                 const AttentionOptions& options, at::Tensor* log_sum_exp);
+  at::Tensor (*packed_attention)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                 const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp);
   /// -> q's, k's and v's gradient.
   std::array<at::Tensor, 3> (*packed_attention_backward)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                          const at::Tensor& starts, const at::Tensor& out,

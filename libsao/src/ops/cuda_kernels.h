@@ -14,20 +14,22 @@ struct BFloat16 {
   std::uint16_t bits;
 };
 
-/// y = x * rsqrt(mean(x^2) + eps) * (weight, or 1 + weight when zero_centered), row by row; inverse_rms[rows] may be null.
+/// y = x * rsqrt(mean(x^2) + eps) * (weight, or 1 + weight when zero_centered), row by row; inverse_rms[rows] may be
+/// null.
 template <class T>
 void rms_norm(std::int64_t rows, std::int64_t width, const T* x, const T* weight, bool zero_centered, float eps, T* y,
               float* inverse_rms, void* stream);
 
-/// Writes x_grad, and to weight_grads [parts][width] sums over the rows part, part + parts, ...: the weight's gradient is
-/// their sum, the same bits every time.
+/// Writes x_grad, and to weight_grads [parts][width] sums over the rows part, part + parts, ...: the weight's gradient
+/// is their sum, the same bits every time.
 template <class T>
 void rms_norm_backward(std::int64_t rows, std::int64_t width, std::int64_t parts, const T* x, const T* weight,
                        bool zero_centered, const float* inverse_rms, const T* y_grad, T* x_grad, float* weight_grads,
                        void* stream);
 
 /// Rotates the halves of each head: (a, b) -> (a cos - b sin, b cos + a sin); sign -1 rotates back. x rows lie x_stride
-/// apart and are dense in themselves; cosines and sines [positions][head_dim / 2] are rounded to T first, as the twin does.
+/// apart and are dense in themselves; cosines and sines [positions][head_dim / 2] are rounded to T first, as the twin
+/// does.
 template <class T>
 void rotary(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim, const T* x, std::int64_t x_stride,
             const std::int64_t* positions, const float* cosines, const float* sines, float sign, T* y, void* stream);
@@ -39,8 +41,8 @@ void gated_activation(GateKind kind, std::int64_t rows, std::int64_t width, cons
 
 /// All dense, `count` numbers each.
 template <class T>
-void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad, T* gate_grad,
-                               T* up_grad, void* stream);
+void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad,
+                               T* gate_grad, T* up_grad, void* stream);
 
 /// Rows of [tokens][heads][head_dim] whose heads are dense.
 template <class T>
@@ -61,11 +63,11 @@ template <class T>
 struct PagedAttention {
   std::int64_t tokens, sequences, heads, kv_heads, head_dim;
   HeadRows<T> q;
-  const T* keys;    ///< as in append_to_cache
+  const T* keys;  ///< as in append_to_cache
   const T* values;
-  const std::int64_t* starts;    ///< [sequences + 1]: rows of q of each sequence
-  const std::int64_t* lengths;   ///< [sequences]: keys of each sequence, those of its rows of q last
-  const std::int32_t* tables;    ///< [sequences], table_stride apart: block of each kAttentionBlock keys
+  const std::int64_t* starts;   ///< [sequences + 1]: rows of q of each sequence
+  const std::int64_t* lengths;  ///< [sequences]: keys of each sequence, those of its rows of q last
+  const std::int32_t* tables;   ///< [sequences], table_stride apart: block of each kAttentionBlock keys
   std::int64_t table_stride;
   float scale, softcap;  ///< softcap 0: none
   std::int64_t window;   ///< 0: none
@@ -100,8 +102,8 @@ void packed_attention(const PackedAttention<T>& arguments, void* stream);
 
 /// out and log_sum_exp as the forward pass gave them; everything dense. delta [heads][tokens] is scratch.
 template <class T>
-void packed_attention_backward(const PackedAttention<T>& arguments, const T* out_grad, float* delta, T* q_grad, T* k_grad,
-                               T* v_grad, void* stream);
+void packed_attention_backward(const PackedAttention<T>& arguments, const T* out_grad, float* delta, T* q_grad,
+                               T* k_grad, T* v_grad, void* stream);
 
 /// log softmax(softcap(z))[target] and log-sum-exp of each row of logits [rows][width].
 template <class T>

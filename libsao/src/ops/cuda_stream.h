@@ -7,7 +7,8 @@
 
 namespace sao::ops::cuda {
 
-/// Calls `launch` with the current stream of x's device, that device being the current one. Throws where a launch failed.
+/// Calls `launch` with the current stream of x's device, that device being the current one. Throws where a launch
+/// failed.
 void on_stream(const at::Tensor& x, c10::function_ref<void(void* stream)> launch);
 
 int device_count();

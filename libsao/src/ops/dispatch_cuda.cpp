@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tensors unpacked for the launchers of cuda_kernels.h. Callers have checked shapes; what is checked here would be our bug.
+// Tensors unpacked for the launchers of cuda_kernels.h. Callers have checked shapes; what is checked here would be our
+// bug.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -50,7 +51,9 @@ at::Tensor on_device_of(const at::Tensor& x, const at::Tensor& indices, at::Scal
   return indices.contiguous().pin_memory().to(x.device(), /*non_blocking=*/true);
 }
 
-at::Tensor floats_like(const at::Tensor& x, at::IntArrayRef sizes) { return at::empty(sizes, x.options().dtype(at::kFloat)); }
+at::Tensor floats_like(const at::Tensor& x, at::IntArrayRef sizes) {
+  return at::empty(sizes, x.options().dtype(at::kFloat));
+}
 
 at::Tensor last_dense(const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); }
 
@@ -61,7 +64,8 @@ HeadRows<T> head_rows(const at::Tensor& x) {  // [T, heads, D], the last dense
 
 namespace on_tensors {
 
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options, at::Tensor* inverse_rms) {
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options,
+                    at::Tensor* inverse_rms) {
   check_alike(x, {weight});
   const at::Tensor input = x.contiguous(), scale = weight.contiguous();
   at::Tensor y = at::empty(input.sizes(), input.options());
@@ -69,15 +73,17 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
   on_stream(x, [&](void* stream) {
     with_type(x, [&](auto t) {
       using T = decltype(t);
-      cuda::rms_norm<T>(input.size(0), input.size(1), in<T>(input), in<T>(scale), options.zero_centered, static_cast<float>(options.eps),
-                  out<T>(y), inverse_rms == nullptr ? nullptr : out<float>(*inverse_rms), stream);
+      cuda::rms_norm<T>(input.size(0), input.size(1), in<T>(input), in<T>(scale), options.zero_centered,
+                        static_cast<float>(options.eps), out<T>(y),
+                        inverse_rms == nullptr ? nullptr : out<float>(*inverse_rms), stream);
     });
   });
   return y;
 }
 
-std::array<at::Tensor, 2> rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse_rms,
-                                             const at::Tensor& y_grad, bool zero_centered) {
+std::array<at::Tensor, 2> rms_norm_backward(const at::Tensor& x, const at::Tensor& weight,
+                                            const at::Tensor& inverse_rms, const at::Tensor& y_grad,
+                                            bool zero_centered) {
   check_alike(x, {weight, y_grad});
   const at::Tensor input = x.contiguous(), scale = weight.contiguous(), grad = y_grad.contiguous();
   // A fixed number of partial sums: the result must not depend on the GPU.
@@ -87,8 +93,8 @@ std::array<at::Tensor, 2> rms_norm_backward(const at::Tensor& x, const at::Tenso
   on_stream(x, [&](void* stream) {
     with_type(x, [&](auto t) {
       using T = decltype(t);
-      cuda::rms_norm_backward<T>(input.size(0), input.size(1), parts, in<T>(input), in<T>(scale), zero_centered, in<float>(inverse_rms),
-                           in<T>(grad), out<T>(x_grad), out<float>(weight_grads), stream);
+      cuda::rms_norm_backward<T>(input.size(0), input.size(1), parts, in<T>(input), in<T>(scale), zero_centered,
+                                 in<float>(inverse_rms), in<T>(grad), out<T>(x_grad), out<float>(weight_grads), stream);
     });
   });
   return {x_grad, weight_grads.sum(0).to(weight.scalar_type())};
@@ -105,8 +111,8 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Te
   on_stream(x, [&](void* stream) {
     with_type(x, [&](auto t) {
       using T = decltype(t);
-      cuda::rotary<T>(tokens, heads, head_dim, in<T>(input), input.stride(0), in<std::int64_t>(at_positions), in<float>(c),
-                in<float>(s), sign, out<T>(y), stream);
+      cuda::rotary<T>(tokens, heads, head_dim, in<T>(input), input.stride(0), in<std::int64_t>(at_positions),
+                      in<float>(c), in<float>(s), sign, out<T>(y), stream);
     });
   });
   return y;
@@ -121,27 +127,30 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
   on_stream(gate, [&](void* stream) {
     with_type(gate, [&](auto t) {
       using T = decltype(t);
-      cuda::gated_activation<T>(kernel_kind(kind), g.size(0), g.size(1), in<T>(g), g.stride(0), in<T>(u), u.stride(0), out<T>(y), stream);
+      cuda::gated_activation<T>(kernel_kind(kind), g.size(0), g.size(1), in<T>(g), g.stride(0), in<T>(u), u.stride(0),
+                                out<T>(y), stream);
     });
   });
   return y;
 }
 
-std::array<at::Tensor, 2> gated_activation_backward(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& y_grad, Gate kind) {
+std::array<at::Tensor, 2> gated_activation_backward(const at::Tensor& gate, const at::Tensor& up,
+                                                    const at::Tensor& y_grad, Gate kind) {
   check_alike(gate, {up, y_grad});
   const at::Tensor g = gate.contiguous(), u = up.contiguous(), grad = y_grad.contiguous();
   at::Tensor gate_grad = at::empty(g.sizes(), g.options()), up_grad = at::empty(g.sizes(), g.options());
   on_stream(gate, [&](void* stream) {
     with_type(gate, [&](auto t) {
       using T = decltype(t);
-      cuda::gated_activation_backward<T>(kernel_kind(kind), g.numel(), in<T>(g), in<T>(u), in<T>(grad), out<T>(gate_grad),
-                                   out<T>(up_grad), stream);
+      cuda::gated_activation_backward<T>(kernel_kind(kind), g.numel(), in<T>(g), in<T>(u), in<T>(grad),
+                                         out<T>(gate_grad), out<T>(up_grad), stream);
     });
   });
   return {gate_grad, up_grad};
 }
 
-void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys, at::Tensor& values) {
+void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
+                     at::Tensor& values) {
   check_alike(keys, {k, v, values});
   TORCH_INTERNAL_ASSERT(keys.is_contiguous() && values.is_contiguous());
   const at::Tensor k_rows = last_dense(k), v_rows = last_dense(v), at_slots = on_device_of(keys, slots, at::kLong);
@@ -149,13 +158,14 @@ void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor&
     with_type(keys, [&](auto t) {
       using T = decltype(t);
       cuda::append_to_cache<T>(k.size(0), keys.size(1), keys.size(2), head_rows<T>(k_rows), head_rows<T>(v_rows),
-                         in<std::int64_t>(at_slots), out<T>(keys), out<T>(values), stream);
+                               in<std::int64_t>(at_slots), out<T>(keys), out<T>(values), stream);
     });
   });
 }
 
-at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& starts,
-                 const at::Tensor& lengths, const at::Tensor& block_tables, const AttentionOptions& options) {
+at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const at::Tensor& values,
+                           const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
+                           const AttentionOptions& options) {
   check_alike(q_in, {keys, values});
   TORCH_INTERNAL_ASSERT(keys.is_contiguous() && values.is_contiguous() && keys.size(2) <= kWidestHead);
   const at::Tensor q = last_dense(q_in), at_starts = on_device_of(q, starts, at::kLong);
@@ -187,25 +197,29 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
   return result;
 }
 
-// The tiles of all sequences. The last of a sequence sees the most keys and comes first, so that none is left for the end.
+// The tiles of all sequences. The last of a sequence sees the most keys and comes first, so that none is left for the
+// end.
 at::Tensor tiles_of(const at::Tensor& q, const at::Tensor& starts) {
   const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
   std::vector<AttentionTile> tiles;
   for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
     const std::int64_t length = start[s + 1] - start[s];
     for (std::int64_t first = (length - 1) / kTileRows * kTileRows; first >= 0 && length > 0; first -= kTileRows) {
-      tiles.push_back({static_cast<std::int32_t>(start[s]), static_cast<std::int32_t>(length), static_cast<std::int32_t>(first)});
+      tiles.push_back(
+          {static_cast<std::int32_t>(start[s]), static_cast<std::int32_t>(length), static_cast<std::int32_t>(first)});
     }
   }
   constexpr std::int64_t kInts = sizeof(AttentionTile) / sizeof(std::int32_t);
   at::Tensor numbers = at::empty({static_cast<std::int64_t>(tiles.size()), kInts}, at::TensorOptions(at::kInt));
-  if (!tiles.empty()) std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), tiles.data(), tiles.size() * sizeof(AttentionTile));
+  if (!tiles.empty())
+    std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), tiles.data(), tiles.size() * sizeof(AttentionTile));
   return on_device_of(q, numbers, at::kInt);
 }
 
 template <class T>
-PackedAttention<T> packed_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& tiles,
-                                    const at::Tensor& result, const AttentionOptions& options, float* log_sum_exp) {
+PackedAttention<T> packed_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const at::Tensor& tiles, const at::Tensor& result, const AttentionOptions& options,
+                                    float* log_sum_exp) {
   PackedAttention<T> a{};
   a.tokens = q.size(0);
   a.heads = q.size(1);
@@ -224,8 +238,8 @@ PackedAttention<T> packed_arguments(const at::Tensor& q, const at::Tensor& k, co
   return a;
 }
 
-at::Tensor packed_attention(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in, const at::Tensor& starts,
-                  const AttentionOptions& options, at::Tensor* log_sum_exp) {
+at::Tensor packed_attention(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
+                            const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp) {
   check_alike(q_in, {k_in, v_in});
   TORCH_INTERNAL_ASSERT(q_in.size(2) <= kWidestHead);
   const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in), tiles = tiles_of(q, starts);
@@ -241,9 +255,10 @@ at::Tensor packed_attention(const at::Tensor& q_in, const at::Tensor& k_in, cons
   return result;
 }
 
-std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
-                                           const at::Tensor& starts, const at::Tensor& result, const at::Tensor& log_sum_exp,
-                                           const at::Tensor& out_grad, const AttentionOptions& options) {
+std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, const at::Tensor& k_in,
+                                                    const at::Tensor& v_in, const at::Tensor& starts,
+                                                    const at::Tensor& result, const at::Tensor& log_sum_exp,
+                                                    const at::Tensor& out_grad, const AttentionOptions& options) {
   check_alike(q_in, {k_in, v_in, result, out_grad});
   const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in), tiles = tiles_of(q, starts);
   const at::Tensor forward = result.contiguous(), grad = out_grad.contiguous();
@@ -253,8 +268,8 @@ std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, cons
     with_type(q, [&](auto t) {
       using T = decltype(t);
       float* sums = static_cast<float*>(log_sum_exp.data_ptr());
-      cuda::packed_attention_backward<T>(packed_arguments<T>(q, k, v, tiles, forward, options, sums), in<T>(grad), out<float>(delta),
-                                   out<T>(q_grad), out<T>(k_grad), out<T>(v_grad), stream);
+      cuda::packed_attention_backward<T>(packed_arguments<T>(q, k, v, tiles, forward, options, sums), in<T>(grad),
+                                         out<float>(delta), out<T>(q_grad), out<T>(k_grad), out<T>(v_grad), stream);
     });
   });
   return {q_grad, k_grad, v_grad};
@@ -262,29 +277,30 @@ std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, cons
 
 void check_log_probs(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& a, const at::Tensor& b) {
   TORCH_INTERNAL_ASSERT(logits.is_contiguous() && targets.is_contiguous() && a.is_contiguous() && b.is_contiguous());
-  TORCH_INTERNAL_ASSERT(targets.scalar_type() == at::kLong && a.scalar_type() == at::kFloat && b.scalar_type() == at::kFloat);
+  TORCH_INTERNAL_ASSERT(targets.scalar_type() == at::kLong && a.scalar_type() == at::kFloat &&
+                        b.scalar_type() == at::kFloat);
 }
 
 void log_probs(const at::Tensor& logits, const at::Tensor& targets, double softcap, const at::Tensor& log_prob,
-                   const at::Tensor& log_sum_exp) {
+               const at::Tensor& log_sum_exp) {
   check_log_probs(logits, targets, log_prob, log_sum_exp);
   on_stream(logits, [&](void* stream) {
     with_type(logits, [&](auto t) {
       using T = decltype(t);
-      cuda::log_probs<T>(logits.size(0), logits.size(1), in<T>(logits), static_cast<float>(softcap), in<std::int64_t>(targets),
-                   out<float>(log_prob), out<float>(log_sum_exp), stream);
+      cuda::log_probs<T>(logits.size(0), logits.size(1), in<T>(logits), static_cast<float>(softcap),
+                         in<std::int64_t>(targets), out<float>(log_prob), out<float>(log_sum_exp), stream);
     });
   });
 }
 
-void log_probs_backward(const at::Tensor& logits, const at::Tensor& targets, double softcap, const at::Tensor& log_sum_exp,
-                        const at::Tensor& grad) {
+void log_probs_backward(const at::Tensor& logits, const at::Tensor& targets, double softcap,
+                        const at::Tensor& log_sum_exp, const at::Tensor& grad) {
   check_log_probs(logits, targets, log_sum_exp, grad);
   on_stream(logits, [&](void* stream) {
     with_type(logits, [&](auto t) {
       using T = decltype(t);
       cuda::log_probs_backward<T>(logits.size(0), logits.size(1), out<T>(logits), static_cast<float>(softcap),
-                            in<std::int64_t>(targets), in<float>(log_sum_exp), in<float>(grad), stream);
+                                  in<std::int64_t>(targets), in<float>(log_sum_exp), in<float>(grad), stream);
     });
   });
 }

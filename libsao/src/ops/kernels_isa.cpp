@@ -62,7 +62,7 @@ inline Vec vmin(Vec a, Vec b) { return a < b ? a : b; }
 inline Vec vexp(Vec x) {
   const Vec low = splat(-87.3f);
   const Int underflow = x < low;
-  x = vmin(vmax(x, low), splat(88.0f));
+  x = vmin(splat(88.0f), vmax(low, x));  // in this order a NaN passes through
   const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   const Vec shifted = x * 1.44269504088896341f + magic;
   const Vec n = shifted - magic;
@@ -90,7 +90,7 @@ inline Vec vtanh(Vec x) {
   p = p * z + 1.33314422036e-1f;
   p = p * z - 3.33332819422e-1f;
   const Vec near_zero = p * z * x + x;
-  const Vec far = 1.0f - 2.0f / (vexp(vmin(magnitude, splat(20.0f)) * 2.0f) + 1.0f);
+  const Vec far = 1.0f - 2.0f / (vexp(vmin(splat(20.0f), magnitude) * 2.0f) + 1.0f);
   return magnitude < 0.625f ? near_zero : (x < 0.0f ? -far : far);
 }
 

@@ -27,9 +27,10 @@ Library load() {
   // Global, because LibTorch's CUDA half loads further parts of itself by name.
   void* library = dlopen("libsao_cuda.so", RTLD_NOW | RTLD_GLOBAL);
   if (library == nullptr) {
-    return {.problem = fmt::format("{}; libsao's CUDA library belongs in the folder that the program was built or installed "
-                                   "with, and needs LibTorch's CUDA libraries",
-                                   dlerror())};
+    return {.problem =
+                fmt::format("{}; libsao's CUDA library belongs in the folder that the program was built or installed "
+                            "with, and needs LibTorch's CUDA libraries",
+                            dlerror())};
   }
   const auto function = reinterpret_cast<cuda::TableFunction*>(dlsym(library, cuda::kTableFunction));
   const cuda::Table* table = function == nullptr ? nullptr : function();
@@ -53,7 +54,8 @@ void enable_cuda(std::int64_t index) {
   if (library().table == nullptr) fail(library().problem);
   const int devices = library().table->device_count();
   if (devices == 0) fail("no CUDA device is visible (see nvidia-smi and CUDA_VISIBLE_DEVICES)");
-  if (index < 0 || index >= devices) fail(fmt::format("expected a number below {}, the number of visible devices", devices));
+  if (index < 0 || index >= devices)
+    fail(fmt::format("expected a number below {}, the number of visible devices", devices));
   if (!at::hasCUDA()) {
     fail("LibTorch was asked about CUDA before its CUDA half was loaded; call sao::ops::enable_cuda first of all");
   }

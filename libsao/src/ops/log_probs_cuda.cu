@@ -29,7 +29,7 @@ __device__ ExpSum merged_over_warp(ExpSum s) {
 template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads)
     log_probs_of_rows(std::int64_t width, const T* logits, float softcap, const std::int64_t* targets, float* log_prob,
-            float* log_sum_exp) {
+                      float* log_sum_exp) {
   __shared__ float tops[kThreads / 32];
   __shared__ float sums[kThreads / 32];
   const std::int64_t row = blockIdx.x;
@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(kThreads)
 // Each thread one pack; `blocks` blocks a row.
 template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads)
-    log_probs_backward_of_rows(std::int64_t blocks, std::int64_t width, T* logits, float softcap, const std::int64_t* targets,
-             const float* log_sum_exp, const float* grad) {
+    log_probs_backward_of_rows(std::int64_t blocks, std::int64_t width, T* logits, float softcap,
+                               const std::int64_t* targets, const float* log_sum_exp, const float* grad) {
   const std::int64_t row = blockIdx.x / blocks;
   const std::int64_t i = (blockIdx.x % blocks * kThreads + threadIdx.x) * kPack;
   if (i >= width) return;
@@ -89,8 +89,8 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void log_probs(std::int64_t rows, std::int64_t width, const T* logits, float softcap, const std::int64_t* targets,
                float* log_prob, float* log_sum_exp, void* stream) {
-  launch(packs_of_four(logits, width) ? log_probs_of_rows<T, 4> : log_probs_of_rows<T, 1>, rows, 1, 0, stream, width, logits, softcap, targets,
-         log_prob, log_sum_exp);
+  launch(packs_of_four(logits, width) ? log_probs_of_rows<T, 4> : log_probs_of_rows<T, 1>, rows, 1, 0, stream, width,
+         logits, softcap, targets, log_prob, log_sum_exp);
 }
 
 template <class T>
@@ -98,14 +98,14 @@ void log_probs_backward(std::int64_t rows, std::int64_t width, T* logits, float 
                         const float* log_sum_exp, const float* grad, void* stream) {
   const bool four = packs_of_four(logits, width);
   const std::int64_t per_block = kThreads * (four ? 4 : 1), blocks = (width + per_block - 1) / per_block;
-  launch(four ? log_probs_backward_of_rows<T, 4> : log_probs_backward_of_rows<T, 1>, rows * blocks, 1, 0, stream, blocks, width, logits, softcap, targets,
-         log_sum_exp, grad);
+  launch(four ? log_probs_backward_of_rows<T, 4> : log_probs_backward_of_rows<T, 1>, rows * blocks, 1, 0, stream,
+         blocks, width, logits, softcap, targets, log_sum_exp, grad);
 }
 
-#define SAO_INSTANTIATE(T)                                                                                                   \
-  template void log_probs(std::int64_t, std::int64_t, const T*, float, const std::int64_t*, float*, float*, void*);          \
-  template void log_probs_backward(std::int64_t, std::int64_t, T*, float, const std::int64_t*, const float*, const float*,   \
-                                   void*)
+#define SAO_INSTANTIATE(T)                                                                                          \
+  template void log_probs(std::int64_t, std::int64_t, const T*, float, const std::int64_t*, float*, float*, void*); \
+  template void log_probs_backward(std::int64_t, std::int64_t, T*, float, const std::int64_t*, const float*,        \
+                                   const float*, void*)
 SAO_INSTANTIATE(float);
 SAO_INSTANTIATE(BFloat16);
 #undef SAO_INSTANTIATE

@@ -9,10 +9,10 @@
 namespace sao::ops {
 
 void enable_cuda(std::int64_t index) {
-  throw ResourceError(
-      fmt::format("device cuda:{}: this libsao was built without CUDA; configure with -D SAO_CUDA=ON (which says what it "
-                  "misses), or use the device cpu",
-                  index));
+  throw ResourceError(fmt::format(
+      "device cuda:{}: this libsao was built without CUDA; configure with -D SAO_CUDA=ON (which says what it "
+      "misses), or use the device cpu",
+      index));
 }
 
 const cuda::Table* cuda::kernels_for(const at::Tensor&) { return nullptr; }

@@ -12,8 +12,8 @@ constexpr int kPageKeys = static_cast<int>(kAttentionBlock);
 static_assert(kPageKeys == 16, "half a warp reads one number of each key of a block");
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    append_tokens(int kv_heads, int head_dim, HeadRows<T> k, HeadRows<T> v, const std::int64_t* slots, T* keys, T* values) {
+__global__ void __launch_bounds__(kThreads) append_tokens(int kv_heads, int head_dim, HeadRows<T> k, HeadRows<T> v,
+                                                          const std::int64_t* slots, T* keys, T* values) {
   const std::int64_t token = blockIdx.x, slot = slots[token];
   const std::int64_t block = slot / kPageKeys, offset = slot % kPageKeys;
   for (int i = static_cast<int>(threadIdx.x); i < kv_heads * head_dim; i += kThreads) {
@@ -43,7 +43,7 @@ template <class T, int kColumns, int kRows>
 __global__ void __launch_bounds__(kThreads) attend_pages(PagedAttention<T> a) {
   constexpr int kWidth = 32 * kColumns, kPart = kWidth + 2;
   float* queries = reinterpret_cast<float*>(dynamic_shared);  // [kRows][kWidth]
-  float* parts = queries + kRows * kWidth;                    // [kBlockWarps][kRows]: sum of weights, maximum, weighted values
+  float* parts = queries + kRows * kWidth;  // [kBlockWarps][kRows]: sum of weights, maximum, weighted values
   const int heads = static_cast<int>(a.heads), head = static_cast<int>(blockIdx.x % a.heads);
   const int kv_head = head / static_cast<int>(a.heads / a.kv_heads), head_dim = static_cast<int>(a.head_dim);
   const int half = lane() / kPageKeys, key_of_lane = lane() % kPageKeys;
@@ -65,11 +65,11 @@ __global__ void __launch_bounds__(kThreads) attend_pages(PagedAttention<T> a) {
     __syncthreads();  // also: the parts of the rows before have been merged
 
     float top[kRows], total[kRows], sums[kRows][kColumns];
-  SAO_UNROLL
+    SAO_UNROLL
     for (int r = 0; r < kRows; ++r) {
       top[r] = -kInfinity;
       total[r] = 0.0f;
-  SAO_UNROLL
+      SAO_UNROLL
       for (int c = 0; c < kColumns; ++c) sums[r][c] = 0.0f;
     }
     const std::int64_t first_block = first / kPageKeys;
@@ -81,19 +81,20 @@ __global__ void __launch_bounds__(kThreads) attend_pages(PagedAttention<T> a) {
       const T* values = a.values + base;
       // Half a warp takes the even columns, the other the odd ones: 32 neighbouring numbers a step.
       float weight[kRows];
-  SAO_UNROLL
+      SAO_UNROLL
       for (int r = 0; r < kRows; ++r) weight[r] = 0.0f;
-  SAO_UNROLL_BY(8)
+      SAO_UNROLL_BY(8)
       for (int d = half; d < head_dim; d += 2) {
         const float key = to_float(keys[d * kPageKeys + key_of_lane]);
-  SAO_UNROLL
+        SAO_UNROLL
         for (int r = 0; r < kRows; ++r) weight[r] = fmaf(queries[r * kWidth + d], key, weight[r]);
       }
       const std::int64_t key_position = block * kPageKeys + key_of_lane;
-  SAO_UNROLL
+      SAO_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const float product = weight[r] + __shfl_xor_sync(kAllLanes, weight[r], kPageKeys);
-        const bool visible = r < rows && key_position <= position + r && (a.window == 0 || key_position > position + r - a.window);
+        const bool visible =
+            r < rows && key_position <= position + r && (a.window == 0 || key_position > position + r - a.window);
         const float score = visible ? soft_capped(product * a.scale, a.softcap) : -kInfinity;
         const float highest = fmaxf(top[r], maximum_over<kPageKeys>(score));
         const float base_score = highest == -kInfinity ? 0.0f : highest;
@@ -101,35 +102,35 @@ __global__ void __launch_bounds__(kThreads) attend_pages(PagedAttention<T> a) {
         weight[r] = expf(score - base_score);
         total[r] = total[r] * shrink + sum_over<kPageKeys>(weight[r]);
         top[r] = highest;
-  SAO_UNROLL
+        SAO_UNROLL
         for (int c = 0; c < kColumns; ++c) sums[r][c] *= shrink;
       }
       const int from = first > block * kPageKeys ? static_cast<int>(first - block * kPageKeys) : 0;
       const int to = last < (block + 1) * kPageKeys ? static_cast<int>(last - block * kPageKeys) : kPageKeys - 1;
       for (int j = from; j <= to; ++j) {
         float w[kRows];
-  SAO_UNROLL
+        SAO_UNROLL
         for (int r = 0; r < kRows; ++r) w[r] = __shfl_sync(kAllLanes, weight[r], j);
-  SAO_UNROLL
+        SAO_UNROLL
         for (int c = 0; c < kColumns; ++c) {
           const int d = lane() + 32 * c;
           if (d < head_dim) {
             const float value = to_float(values[j * head_dim + d]);
-  SAO_UNROLL
+            SAO_UNROLL
             for (int r = 0; r < kRows; ++r) sums[r][c] = fmaf(w[r], value, sums[r][c]);
           }
         }
       }
     }
 
-  SAO_UNROLL
+    SAO_UNROLL
     for (int r = 0; r < kRows; ++r) {
       float* part = parts + (warp() * kRows + r) * kPart;
       if (lane() == 0) {
         part[0] = total[r];
         part[1] = top[r];
       }
-  SAO_UNROLL
+      SAO_UNROLL
       for (int c = 0; c < kColumns; ++c) part[2 + lane() + 32 * c] = sums[r][c];
     }
     __syncthreads();
@@ -153,7 +154,8 @@ __global__ void __launch_bounds__(kThreads) attend_pages(PagedAttention<T> a) {
 template <class T, int kColumns, int kRows>
 void run_pages(const PagedAttention<T>& a, void* stream) {
   constexpr std::size_t floats = kRows * 32 * kColumns + kBlockWarps * kRows * (32 * kColumns + 2);
-  launch(attend_pages<T, kColumns, kRows>, (a.tokens + kRows - 1) / kRows * a.heads, 1, sizeof(float) * floats, stream, a);
+  launch(attend_pages<T, kColumns, kRows>, (a.tokens + kRows - 1) / kRows * a.heads, 1, sizeof(float) * floats, stream,
+         a);
 }
 
 }  // namespace
@@ -161,13 +163,14 @@ void run_pages(const PagedAttention<T>& a, void* stream) {
 template <class T>
 void append_to_cache(std::int64_t tokens, std::int64_t kv_heads, std::int64_t head_dim, const HeadRows<T>& k,
                      const HeadRows<T>& v, const std::int64_t* slots, T* keys, T* values, void* stream) {
-  launch(append_tokens<T>, tokens, 1, 0, stream, static_cast<int>(kv_heads), static_cast<int>(head_dim), k, v, slots, keys, values);
+  launch(append_tokens<T>, tokens, 1, 0, stream, static_cast<int>(kv_heads), static_cast<int>(head_dim), k, v, slots,
+         keys, values);
 }
 
 template <class T>
 void paged_attention(const PagedAttention<T>& a, void* stream) {
-  // Several tokens of a sequence share what is read of its cache; tokens of different sequences would only wait for each
-  // other.
+  // Several tokens of a sequence share what is read of its cache; tokens of different sequences would only wait for
+  // each other.
   const bool several = a.tokens >= 8 * a.sequences;
   if (a.head_dim <= 128) {
     several ? run_pages<T, 4, 4>(a, stream) : run_pages<T, 4, 1>(a, stream);
@@ -176,9 +179,9 @@ void paged_attention(const PagedAttention<T>& a, void* stream) {
   }
 }
 
-#define SAO_INSTANTIATE(T)                                                                                                   \
-  template void append_to_cache(std::int64_t, std::int64_t, std::int64_t, const HeadRows<T>&, const HeadRows<T>&,            \
-                                const std::int64_t*, T*, T*, void*);                                                         \
+#define SAO_INSTANTIATE(T)                                                                                        \
+  template void append_to_cache(std::int64_t, std::int64_t, std::int64_t, const HeadRows<T>&, const HeadRows<T>&, \
+                                const std::int64_t*, T*, T*, void*);                                              \
   template void paged_attention(const PagedAttention<T>&, void*)
 SAO_INSTANTIATE(float);
 SAO_INSTANTIATE(BFloat16);

@@ -21,7 +21,9 @@ bool on_cpu(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type()
 
 bool has_kernel(const at::Tensor& x) { return on_cpu(x) || cuda::kernels_for(x) != nullptr; }
 
-bool alike(const at::Tensor& a, const at::Tensor& b) { return a.scalar_type() == b.scalar_type() && a.device() == b.device(); }
+bool alike(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.device() == b.device();
+}
 
 bool differentiable(std::initializer_list<at::Tensor> inputs) {
   return at::GradMode::is_enabled() &&
@@ -108,8 +110,8 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Te
   float* to = y.mutable_data_ptr<float>();
   const std::int64_t width = heads * head_dim;
   at::parallel_for(0, rows, grain(width), [&](std::int64_t begin, std::int64_t end) {
-    kernels().rotary(end - begin, heads, head_dim, from + begin * input.stride(0), input.stride(0), position + begin, c, s,
-                     sign, to + begin * width, width);
+    kernels().rotary(end - begin, heads, head_dim, from + begin * input.stride(0), input.stride(0), position + begin, c,
+                     s, sign, to + begin * width, width);
   });
   return y;
 }
@@ -179,7 +181,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
   return rms_norm_rows(x, weight, options, nullptr);
 }
 
-at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines) {
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines,
+                  const at::Tensor& sines) {
   if (!has_kernel(x)) return reference::rotary(x, positions, cosines, sines);
   if (differentiable({x})) return Rotary::apply(x, positions, cosines, sines);
   return rotate(x, positions, cosines, sines, 1.0f);

@@ -35,8 +35,9 @@ __global__ void __launch_bounds__(kThreads)
 // weight's gradient alone: in shared memory, or in place when a row does not fit there.
 template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads)
-    rms_norm_backward_rows(std::int64_t rows, int width, bool in_shared, const T* x, const T* weight, bool zero_centered,
-                           const float* inverse_rms, const T* y_grad, T* x_grad, float* weight_grads) {
+    rms_norm_backward_rows(std::int64_t rows, int width, bool in_shared, const T* x, const T* weight,
+                           bool zero_centered, const float* inverse_rms, const T* y_grad, T* x_grad,
+                           float* weight_grads) {
   float* part = weight_grads + static_cast<std::int64_t>(blockIdx.x) * width;
   float* sums = in_shared ? reinterpret_cast<float*>(dynamic_shared) : part;
   const int first = static_cast<int>(threadIdx.x) * kPack;
@@ -75,8 +76,8 @@ __global__ void __launch_bounds__(kThreads)
 // One block a token.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    rotate(int heads, int head_dim, const T* x, std::int64_t x_stride, const std::int64_t* positions, const float* cosines,
-           const float* sines, float sign, T* y) {
+    rotate(int heads, int head_dim, const T* x, std::int64_t x_stride, const std::int64_t* positions,
+           const float* cosines, const float* sines, float sign, T* y) {
   const std::int64_t token = blockIdx.x;
   const int half = head_dim / 2;
   const T* from = x + token * x_stride;
@@ -115,7 +116,8 @@ __global__ void __launch_bounds__(kThreads)
     gate_rows(GateKind kind, int blocks, std::int64_t width, const T* gate, std::int64_t gate_stride, const T* up,
               std::int64_t up_stride, T* y) {
   const std::int64_t row = blockIdx.x / static_cast<unsigned>(blocks);
-  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x % static_cast<unsigned>(blocks)) * kThreads + threadIdx.x) * kPack;
+  const std::int64_t i =
+      (static_cast<std::int64_t>(blockIdx.x % static_cast<unsigned>(blocks)) * kThreads + threadIdx.x) * kPack;
   if (i >= width) return;
   const Pack<T, kPack> g = load<kPack>(gate + row * gate_stride + i), u = load<kPack>(up + row * up_stride + i);
   Pack<T, kPack> out;
@@ -126,8 +128,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T, int kPack>
-__global__ void __launch_bounds__(kThreads)
-    gate_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad, T* gate_grad, T* up_grad) {
+__global__ void __launch_bounds__(kThreads) gate_backward(GateKind kind, std::int64_t count, const T* gate, const T* up,
+                                                          const T* y_grad, T* gate_grad, T* up_grad) {
   const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPack;
   if (i >= count) return;
   const Pack<T, kPack> g = load<kPack>(gate + i), u = load<kPack>(up + i), d = load<kPack>(y_grad + i);
@@ -162,15 +164,15 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, std::int64_t parts
                     packs_of_four(x_grad, width);
   const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(width);
   const bool in_shared = bytes <= (48u << 10) - 64;  // block_sum needs a little of the 48 KB, too
-  launch(four ? rms_norm_backward_rows<T, 4> : rms_norm_backward_rows<T, 1>, parts, 1, in_shared ? bytes : 0, stream, rows,
-         static_cast<int>(width), in_shared, x, weight, zero_centered, inverse_rms, y_grad, x_grad, weight_grads);
+  launch(four ? rms_norm_backward_rows<T, 4> : rms_norm_backward_rows<T, 1>, parts, 1, in_shared ? bytes : 0, stream,
+         rows, static_cast<int>(width), in_shared, x, weight, zero_centered, inverse_rms, y_grad, x_grad, weight_grads);
 }
 
 template <class T>
 void rotary(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim, const T* x, std::int64_t x_stride,
             const std::int64_t* positions, const float* cosines, const float* sines, float sign, T* y, void* stream) {
-  launch(rotate<T>, tokens, 1, 0, stream, static_cast<int>(heads), static_cast<int>(head_dim), x, x_stride, positions, cosines,
-         sines, sign, y);
+  launch(rotate<T>, tokens, 1, 0, stream, static_cast<int>(heads), static_cast<int>(head_dim), x, x_stride, positions,
+         cosines, sines, sign, y);
 }
 
 template <class T>
@@ -178,27 +180,27 @@ void gated_activation(GateKind kind, std::int64_t rows, std::int64_t width, cons
                       const T* up, std::int64_t up_stride, T* y, void* stream) {
   const bool four = packs_of_four(gate, gate_stride) && packs_of_four(up, up_stride) && packs_of_four(y, width);
   const std::int64_t blocks = blocks_for(width, four ? 4 : 1);
-  launch(four ? gate_rows<T, 4> : gate_rows<T, 1>, rows * blocks, 1, 0, stream, kind, static_cast<int>(blocks), width, gate,
-         gate_stride, up, up_stride, y);
+  launch(four ? gate_rows<T, 4> : gate_rows<T, 1>, rows * blocks, 1, 0, stream, kind, static_cast<int>(blocks), width,
+         gate, gate_stride, up, up_stride, y);
 }
 
 template <class T>
-void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad, T* gate_grad,
-                               T* up_grad, void* stream) {
+void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad,
+                               T* gate_grad, T* up_grad, void* stream) {
   const bool four = packs_of_four(gate, count) && packs_of_four(up, 0) && packs_of_four(y_grad, 0) &&
                     packs_of_four(gate_grad, 0) && packs_of_four(up_grad, 0);
-  launch(four ? gate_backward<T, 4> : gate_backward<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, kind, count, gate, up,
-         y_grad, gate_grad, up_grad);
+  launch(four ? gate_backward<T, 4> : gate_backward<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, kind, count,
+         gate, up, y_grad, gate_grad, up_grad);
 }
 
-#define SAO_INSTANTIATE(T)                                                                                                   \
-  template void rms_norm(std::int64_t, std::int64_t, const T*, const T*, bool, float, T*, float*, void*);                    \
-  template void rms_norm_backward(std::int64_t, std::int64_t, std::int64_t, const T*, const T*, bool, const float*,          \
-                                  const T*, T*, float*, void*);                                                              \
-  template void rotary(std::int64_t, std::int64_t, std::int64_t, const T*, std::int64_t, const std::int64_t*, const float*,  \
-                       const float*, float, T*, void*);                                                                      \
-  template void gated_activation(GateKind, std::int64_t, std::int64_t, const T*, std::int64_t, const T*, std::int64_t, T*,   \
-                                 void*);                                                                                     \
+#define SAO_INSTANTIATE(T)                                                                                             \
+  template void rms_norm(std::int64_t, std::int64_t, const T*, const T*, bool, float, T*, float*, void*);              \
+  template void rms_norm_backward(std::int64_t, std::int64_t, std::int64_t, const T*, const T*, bool, const float*,    \
+                                  const T*, T*, float*, void*);                                                        \
+  template void rotary(std::int64_t, std::int64_t, std::int64_t, const T*, std::int64_t, const std::int64_t*,          \
+                       const float*, const float*, float, T*, void*);                                                  \
+  template void gated_activation(GateKind, std::int64_t, std::int64_t, const T*, std::int64_t, const T*, std::int64_t, \
+                                 T*, void*);                                                                           \
   template void gated_activation_backward(GateKind, std::int64_t, const T*, const T*, const T*, T*, T*, void*)
 SAO_INSTANTIATE(float);
 SAO_INSTANTIATE(BFloat16);

@@ -58,7 +58,9 @@ at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& 
   }
   at::Tensor p = at::softmax(z, 1, at::kDouble);
   if (options.top_p < 1.0) {
-    const auto [sorted, order] = at::sort(p, /*stable=*/true, 1, /*descending=*/true);
+    // Ranked in float32, as on the CPU: half the work of sorting float64.
+    const at::Tensor order = std::get<1>(at::sort(p.to(at::kFloat), /*stable=*/true, 1, /*descending=*/true));
+    const at::Tensor sorted = p.gather(1, order);
     const at::Tensor before = sorted.cumsum(1) - sorted;  // mass of the likelier tokens
     at::Tensor kept = before < options.top_p;
     kept.select(1, 0).fill_(true);
@@ -143,10 +145,11 @@ std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const Ro
       ids.mutable_data_ptr<std::int64_t>()[i] = tokens[static_cast<std::size_t>(i)].id;
     }
     const at::Tensor at_rows = rows.to(logits.device()), z = logits.to(at::kFloat);
-    const at::Tensor found = (z.index({at_rows, ids.to(logits.device())}) - z.logsumexp(1).index_select(0, at_rows)).to(at::kCPU);
+    const at::Tensor sums = z.logsumexp(1).index_select(0, at_rows);
+    const at::Tensor found = (z.index({at_rows, ids.to(logits.device())}) - sums).to(at::kCPU), sums_cpu = sums.to(at::kCPU);
     std::copy_n(found.const_data_ptr<float>(), count, result.begin());
     for (std::int64_t i = 0; i < count; ++i) {
-      if (std::isnan(result[static_cast<std::size_t>(i)])) throw_not_finite(tokens[static_cast<std::size_t>(i)].row);
+      if (!std::isfinite(sums_cpu.const_data_ptr<float>()[i])) throw_not_finite(tokens[static_cast<std::size_t>(i)].row);
     }
     return result;
   }

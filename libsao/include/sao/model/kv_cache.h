@@ -20,14 +20,15 @@ inline constexpr std::int64_t kKvBlockSize = 16;
 
 /// What one forward pass writes to and reads from the cache. Made by KvCache::plan.
 struct KvStep {
-  at::Tensor slots;         ///< [T] int64: where the key and value of each new token go (block * kKvBlockSize + offset)
+  at::Tensor slots;         ///< [T] int64, the cache's device: where the key and value of each new token go (block * kKvBlockSize + offset)
   at::Tensor starts;        ///< [S + 1] int64, CPU: new tokens of each sequence in the pack
   at::Tensor lengths;       ///< [S] int64, CPU: tokens in the cache of each sequence after this step
   at::Tensor block_tables;  ///< [S, max blocks] int32, CPU: the blocks of each sequence, in order
-  at::Tensor positions;     ///< [T] int64
+  at::Tensor positions;     ///< [T] int64, the cache's device
 };
 
-/// A paged cache for one model. Not thread-safe.
+/// A paged cache for one model. Not thread-safe. Functions that take a sequence throw InputError for one that is not in
+/// the cache.
 class KvCache {
  public:
   using SequenceId = std::int64_t;
@@ -56,7 +57,7 @@ class KvCache {
   std::int64_t blocks_needed(SequenceId sequence, std::int64_t tokens) const;
 
   /// Reserves room for `counts[s]` new tokens of each sequence and describes the step. Throws ResourceError,
-  /// without change, when the blocks do not suffice.
+  /// without change, when the blocks do not suffice; InputError for a sequence named twice or a count below 1.
   KvStep plan(std::span<const SequenceId> sequences, std::span<const std::int64_t> counts);
 
   /// A layer's storage in the layout of ops::paged_attention: keys [blocks, kv_heads, head_dim, kKvBlockSize], values

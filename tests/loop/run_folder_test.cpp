@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sao/loop/run_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "sao/base/error.h"
+#include "sao/data/records.h"
+#include "support/paths.h"
+
+namespace sao {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+template <class Failure, class Call>
+std::string message_of(Call&& call) {
+  try {
+    call();
+  } catch (const Failure& error) {
+    return error.what();
+  }
+  return "no exception";
+}
+
+TEST(RunFolder, NewFoldersAreMadeAndFilledOnesRefused) {
+  const testing::TemporaryFolder folder;
+  { const RunFolder run(folder / "a/b"); }
+  { const RunFolder run(folder / "a/b"); }  // the lock file alone is nothing
+  std::ofstream(folder / "a/b/x") << "x";
+  EXPECT_THAT(message_of<InputError>([&] { RunFolder run(folder / "a/b"); }),
+              AllOf(HasSubstr("a/b: not empty"), HasSubstr("--resume")));
+  EXPECT_THAT(message_of<InputError>([&] { RunFolder run(folder / "a/b", {.resume = true}); }),
+              HasSubstr("holds files but no manifest.json"));
+  EXPECT_THAT(message_of<InputError>([&] { RunFolder run(folder / "a/b/x"); }), HasSubstr("not a folder"));
+}
+
+TEST(RunFolder, ResumeStartsWhereThereIsNothingYet) {
+  const testing::TemporaryFolder folder;
+  { const RunFolder run(folder / "new", {.resume = true}); }
+  EXPECT_TRUE(fs::is_directory(folder / "new"));
+  EXPECT_NO_THROW(RunFolder(folder / "new", {.resume = true}));
+}
+
+TEST(RunFolder, OneProcessAtATime) {
+  const testing::TemporaryFolder folder;
+  {
+    const RunFolder run(folder / "run");
+    EXPECT_THAT(message_of<ResourceError>([&] { RunFolder other(folder / "run"); }), HasSubstr("another process"));
+  }
+  EXPECT_NO_THROW(RunFolder(folder / "run"));
+}
+
+TEST(RunFolder, LeftoversOfAKilledProcessGo) {
+  const testing::TemporaryFolder folder;
+  {
+    RunFolder run(folder / "run");
+    run.fix_manifest("{}");
+    std::ofstream(run.round(1) / ".pairs.jsonl.sao-partial-1-1") << "half";
+    fs::create_directory(run.round(1) / ".model.sao-partial-1-2");
+  }
+  const RunFolder run(folder / "run", {.resume = true});
+  EXPECT_TRUE(fs::is_empty(run.round(1)));
+}
+
+TEST(RunFolder, ManifestStaysAndNamesEveryDifference) {
+  const testing::TemporaryFolder folder;
+  RunFolder run(folder / "run");
+  const std::string first = R"({"settings": {"rate": 5e-7, "seed": 1, "engine": {"batch": 1}}})";
+  run.fix_manifest(first);
+  run.fix_manifest(first);
+  EXPECT_THAT(message_of<InputError>([&] {
+                run.fix_manifest(R"({"settings": {"rate": 8e-7, "seed": 2, "engine": {"batch": 1}}})");
+              }),
+              AllOf(HasSubstr("settings.rate: 5e-07 in the run, 8e-07 now"), HasSubstr("settings.seed: 1 in the run, 2 now")));
+  run.fix_manifest(R"({"settings": {"rate": 5e-7, "seed": 1, "engine": {"batch": 64}}})", {"settings.engine.batch"});
+  EXPECT_EQ(read_file(run.path() / "manifest.json"), first);
+}
+
+TEST(RecordFile, ContinuesBehindTheLastWholeLine) {
+  const testing::TemporaryFolder folder;
+  std::ofstream(folder / "x.jsonl") << "{\"persona\":\"a\"}\n{\"persona\":\"b\"}\n{\"pers";
+  RecordFile<Persona> file(folder / "x.jsonl");
+  ASSERT_EQ(file.records().size(), 2u);
+  file.append({.text = "c"});
+  EXPECT_EQ(file.records().back().text, "c");
+  EXPECT_EQ(read_file(folder / "x.jsonl"), "{\"persona\":\"a\"}\n{\"persona\":\"b\"}\n{\"persona\":\"c\"}\n");
+}
+
+TEST(RecordFile, KeepsRecordsAsTheyWillBeRead) {
+  const testing::TemporaryFolder folder;
+  Persona kept;
+  {
+    RecordFile<Persona> file(folder / "x.jsonl");
+    file.append({.text = "a\xff\xfe"});
+    kept = file.records().back();
+  }
+  EXPECT_EQ(kept.text, "a\xEF\xBF\xBD\xEF\xBF\xBD");
+  EXPECT_EQ(RecordFile<Persona>(folder / "x.jsonl").records().back(), kept);
+}
+
+TEST(RecordFile, NamesALineThatIsNoRecord) {
+  const testing::TemporaryFolder folder;
+  std::ofstream(folder / "x.jsonl") << "{\"persona\":\"a\"}\n{\"person\":\"b\"}\n";
+  EXPECT_THAT(message_of<InputError>([&] { RecordFile<Persona> file(folder / "x.jsonl"); }),
+              HasSubstr("x.jsonl:2: no field \"persona\""));
+}
+
+}  // namespace
+}  // namespace sao

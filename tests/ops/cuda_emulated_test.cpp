@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA kernels and their dispatch against the twins, on the CPU: the sources that nvcc compiles, under an emulation
+// of what they use of CUDA. cuda_test.cpp does the same on a GPU.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+
+#include "ops/cuda_dispatch.h"
+#include "ops/cuda_stream.h"
+#include "ops/reference.h"
+#include "support/close.h"
+#include "support/cuda_emulation.h"
+// The emulation comes first.
+#include "ops/attention_cuda.cu"
+#include "ops/dispatch_cuda.cpp"
+#include "ops/log_probs_cuda.cu"
+#include "ops/paged_attention_cuda.cu"
+#include "ops/pointwise_cuda.cu"
+
+namespace sao::ops {
+
+void cuda::on_stream(const at::Tensor&, c10::function_ref<void(void* stream)> launch) { launch(nullptr); }
+int cuda::device_count() { return 1; }
+
+namespace {
+
+using testing::close;
+
+const cuda::Table& table() { return *sao_cuda_kernels(); }
+
+struct Case {
+  at::ScalarType dtype;
+  bool descending;  // the order in which the threads of a block run
+};
+
+class Emulated : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    cuda::emulation::descending = GetParam().descending;
+    at::manual_seed(7);
+  }
+  void TearDown() override { cuda::emulation::descending = false; }
+
+  at::ScalarType dtype() const { return GetParam().dtype; }
+  // The relative error of a result in this dtype, of a sum whose parts are of the size of one.
+  double tolerance() const { return dtype() == at::kFloat ? 4e-6 : 8e-3; }
+  at::Tensor random(at::IntArrayRef sizes, double scale = 1.0) const { return (at::randn(sizes) * scale).to(dtype()); }
+};
+
+at::Tensor wide_leaf(const at::Tensor& x) { return x.detach().to(at::kDouble).requires_grad_(true); }
+
+std::vector<at::Tensor> gradients(const at::Tensor& result, const std::vector<at::Tensor>& inputs,
+                                  const at::Tensor& grad) {
+  return torch::autograd::grad({result}, inputs, {grad.to(result.scalar_type())});
+}
+
+TEST_P(Emulated, RmsNorm) {
+  for (const bool zero_centered : {false, true}) {
+    for (const std::int64_t width : {3, 48, 300, 1500}) {
+      const at::Tensor x = random({5, width}), w = random({width}), grad = random({5, width});
+      const RmsNormOptions options{.eps = 1e-5, .zero_centered = zero_centered};
+      at::Tensor inverse;
+      const at::Tensor y = table().rms_norm(x, w, options, &inverse);
+      const at::Tensor xw = wide_leaf(x), ww = wide_leaf(w), expected = reference::rms_norm(xw, ww, options);
+      EXPECT_TRUE(close(y, expected, 0.1 * tolerance(), tolerance())) << width;
+      EXPECT_TRUE(testing::identical(table().rms_norm(x, w, options, nullptr), y));
+      // In bfloat16 the twin rounds at the same places: within one unit in the last place.
+      EXPECT_TRUE(close(y, reference::rms_norm(x, w, options), 0.1 * tolerance(), tolerance()));
+      const auto [x_grad, w_grad] = table().rms_norm_backward(x, w, inverse, grad, zero_centered);
+      const auto e = gradients(expected, {xw, ww}, grad);
+      EXPECT_TRUE(close(x_grad, e[0], 2.0 * tolerance(), tolerance())) << width;
+      EXPECT_TRUE(close(w_grad, e[1], 2.0 * tolerance(), tolerance())) << width;
+    }
+  }
+}
+
+TEST_P(Emulated, RmsNormOfManyRowsAndOfRowsWiderThanSharedMemory) {
+  for (const auto& [rows, width] : std::vector<std::pair<std::int64_t, std::int64_t>>{{260, 1030}, {2, 13000}}) {
+    const at::Tensor x = random({rows, width}), w = random({width}), grad = random({rows, width});
+    at::Tensor inverse;
+    table().rms_norm(x, w, {.zero_centered = true}, &inverse);
+    const auto [x_grad, w_grad] = table().rms_norm_backward(x, w, inverse, grad, true);
+    const at::Tensor xw = wide_leaf(x), ww = wide_leaf(w);
+    const auto e = gradients(reference::rms_norm(xw, ww, {.zero_centered = true}), {xw, ww}, grad);
+    EXPECT_TRUE(close(x_grad, e[0], 2.0 * tolerance(), tolerance()));
+    EXPECT_TRUE(close(w_grad, e[1], 20.0 * tolerance(), tolerance()));
+  }
+}
+
+TEST_P(Emulated, Rotary) {
+  const at::Tensor joined = random({6, 5 * 24}), positions = at::randint(50, {6}, at::kLong);
+  const at::Tensor x = joined.narrow(1, 24, 3 * 24).view({6, 3, 24});  // rows apart, as after a joint projection
+  const at::Tensor angles = at::rand({50, 12}) * 6.0, c = at::cos(angles), s = at::sin(angles);
+  const at::Tensor y = table().rotary(x, positions, c, s, 1.0f);
+  const at::Tensor expected = reference::rotary(x, positions, c, s);
+  if (dtype() == at::kBFloat16) {
+    EXPECT_TRUE(testing::identical(y, expected));
+  } else {
+    EXPECT_TRUE(close(y, expected, 1e-6));
+  }
+  const at::Tensor leaf = x.detach().clone().requires_grad_(true), grad = random({6, 3, 24});
+  const at::Tensor e = gradients(reference::rotary(leaf, positions, c, s), {leaf}, grad)[0];
+  EXPECT_TRUE(close(table().rotary(grad, positions, c, s, -1.0f), e, dtype() == at::kFloat ? 1e-6 : 0.0));
+}
+
+TEST_P(Emulated, GatedActivation) {
+  for (const Gate kind : {Gate::kGeluTanh, Gate::kSilu}) {
+    for (const std::int64_t width : {45, 1100}) {
+      const at::Tensor joined = random({3, 2 * width + 1}, 3.0);
+      const at::Tensor gate = joined.narrow(1, 0, width), up = joined.narrow(1, width, width),
+                       grad = random({3, width});
+      const at::Tensor gw = wide_leaf(gate), uw = wide_leaf(up), expected = reference::gated_activation(gw, uw, kind);
+      EXPECT_TRUE(close(table().gated_activation(gate, up, kind), expected, 0.2 * tolerance(), 2.0 * tolerance()));
+      const auto [gate_grad, up_grad] = table().gated_activation_backward(gate, up, grad, kind);
+      const auto e = gradients(expected, {gw, uw}, grad);
+      EXPECT_TRUE(close(gate_grad, e[0], 0.5 * tolerance(), 2.0 * tolerance()));
+      EXPECT_TRUE(close(up_grad, e[1], 0.5 * tolerance(), 2.0 * tolerance()));
+    }
+  }
+  const at::Tensor extreme = at::tensor({-200.0, -90.0, 0.0, 90.0, 200.0}).to(dtype()).view({1, 5}),
+                   one = at::ones_like(extreme);
+  const at::Tensor up_grad = table().gated_activation_backward(extreme, one, one, Gate::kSilu)[0];
+  EXPECT_TRUE(close(up_grad, at::tensor({0.0, 0.0, 0.5, 1.0, 1.0}).view({1, 5}), 1e-6));
+}
+
+struct Shape {
+  std::int64_t heads, kv_heads, head_dim, window;
+  double softcap;
+};
+// Windows of 2 and 34: the last query that sees a tile's last key is the first of its own tile.
+const std::vector<Shape> kShapes = {{4, 2, 16, 0, 0.0},  {2, 1, 80, 2, 6.0},    {3, 1, 10, 16, 50.0},
+                                    {2, 2, 128, 1, 0.0}, {2, 1, 256, 34, 20.0}, {2, 1, 132, 0, 6.0}};
+
+TEST_P(Emulated, PackedAttention) {
+  for (const Shape& p : kShapes) {
+    const at::Tensor starts = at::tensor({0, 1, 6, 39, 39, 109}, at::kLong);  // one is empty
+    const at::Tensor q = random({109, p.heads, p.head_dim}), grad = random({109, p.heads * p.head_dim});
+    const at::Tensor kv = random({109, 2 * p.kv_heads, p.head_dim});  // keys and values side by side
+    const at::Tensor k = kv.narrow(1, 0, p.kv_heads), v = kv.narrow(1, p.kv_heads, p.kv_heads);
+    const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
+    at::Tensor log_sum_exp;
+    const at::Tensor out = table().packed_attention(q, k, v, starts, options, &log_sum_exp);
+    const at::Tensor qw = wide_leaf(q), kw = wide_leaf(k), vw = wide_leaf(v);
+    const at::Tensor expected =
+        reference::packed_attention(qw, kw, vw, at::tensor({0, 1, 6, 39, 109}, at::kLong), options);
+    EXPECT_TRUE(close(out, expected, tolerance(), tolerance())) << p.head_dim;
+    EXPECT_TRUE(testing::identical(table().packed_attention(q, k, v, starts, options, nullptr), out));
+    const auto a = table().packed_attention_backward(q, k, v, starts, out, log_sum_exp, grad, options);
+    const auto e = gradients(expected, {qw, kw, vw}, grad);
+    for (std::size_t i = 0; i < 3; ++i)
+      EXPECT_TRUE(close(a[i], e[i], 4.0 * tolerance(), tolerance())) << p.head_dim << " input " << i;
+  }
+}
+
+TEST_P(Emulated, PagedAttention) {
+  constexpr std::int64_t kLength = 75, kOther = 20;
+  for (const Shape& p : kShapes) {
+    const at::Tensor q = random({kLength, p.heads, p.head_dim}), k = random({kLength, p.kv_heads, p.head_dim});
+    const at::Tensor v = random({kLength, p.kv_heads, p.head_dim});
+    const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
+    const at::Tensor whole = reference::packed_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble),
+                                                         at::tensor({std::int64_t{0}, kLength}), options);
+    const at::Tensor tables = at::tensor({7, 1, 3, 0, 4, 6, 2, 5, 5, 5}, at::kInt).view({2, 5});
+    const auto slots_of = [&](std::int64_t sequence, const at::Tensor& positions) {
+      return tables[sequence].to(at::kLong).index_select(0, positions.div(kCacheBlock, "floor")) * kCacheBlock +
+             positions.remainder(kCacheBlock);
+    };
+    at::Tensor steps_of_whole;
+    for (const std::int64_t step : {1, 7, 75}) {
+      at::Tensor keys = at::full({8, p.kv_heads, p.head_dim, kCacheBlock}, NAN, q.options());
+      at::Tensor values = at::full({8, p.kv_heads, kCacheBlock, p.head_dim}, NAN, q.options());
+      // A second sequence, the start of the first, gets one token a step.
+      table().append_to_cache(k.narrow(0, 0, kOther), v.narrow(0, 0, kOther), slots_of(1, at::arange(kOther)), keys,
+                              values);
+      std::vector<at::Tensor> outputs;
+      for (std::int64_t begin = 0; begin < kLength; begin += step) {
+        const std::int64_t n = std::min(step, kLength - begin);
+        table().append_to_cache(k.narrow(0, begin, n), v.narrow(0, begin, n), slots_of(0, at::arange(begin, begin + n)),
+                                keys, values);
+        if (step == 1 && begin % 37 != 0) continue;
+        const at::Tensor queries = at::cat({q.narrow(0, begin, n), q.narrow(0, kOther - 1, 1)});
+        const at::Tensor starts = at::tensor({std::int64_t{0}, n, n + 1}), lengths = at::tensor({begin + n, kOther});
+        const at::Tensor out = table().paged_attention(queries, keys, values, starts, lengths, tables, options);
+        const at::Tensor expected = at::cat({whole.narrow(0, begin, n), whole.narrow(0, kOther - 1, 1)});
+        EXPECT_TRUE(close(out, expected, tolerance(), tolerance()))
+            << p.head_dim << " step " << step << " at " << begin;
+        outputs.push_back(out.narrow(0, 0, n));
+      }
+      if (step == 7) steps_of_whole = at::cat(outputs);
+      if (step == 75) {
+        EXPECT_TRUE(testing::identical(at::cat(outputs), steps_of_whole));
+      }
+    }
+  }
+}
+
+TEST_P(Emulated, LogProbs) {
+  for (const double softcap : {0.0, 12.0}) {
+    for (const std::int64_t width : {1, 5, 47, 1000, 2300}) {
+      const at::Tensor logits = random({4, width}, 8.0), targets = at::randint(width, {4}, at::kLong),
+                       grad = at::randn({4});
+      at::Tensor log_prob = at::empty({4}), log_sum_exp = at::empty({4}), d = logits.clone();
+      table().log_probs(logits, targets, softcap, log_prob, log_sum_exp);
+      table().log_probs_backward(d, targets, softcap, log_sum_exp, grad);
+      const at::Tensor z = wide_leaf(logits), capped = softcap > 0 ? at::tanh(z / softcap) * softcap : z;
+      const at::Tensor expected = at::log_softmax(capped, -1).gather(1, targets.unsqueeze(1)).squeeze(1);
+      EXPECT_TRUE(close(log_prob, expected, 4e-6, 1e-6)) << width;
+      EXPECT_TRUE(close(log_sum_exp, at::logsumexp(capped, 1), 2e-6, 1e-6)) << width;
+      EXPECT_TRUE(close(d, gradients(expected, {z}, grad)[0], 2e-6, tolerance())) << width;
+    }
+  }
+  const at::Tensor mask = at::tensor({-INFINITY, 2.0f, -INFINITY, 1.0f, -INFINITY, -INFINITY, -INFINITY, -INFINITY})
+                              .to(dtype())
+                              .view({1, 8});
+  at::Tensor log_prob = at::empty({1}), log_sum_exp = at::empty({1});
+  table().log_probs(mask, at::tensor({1}, at::kLong), 0.0, log_prob, log_sum_exp);
+  EXPECT_NEAR(log_prob.item<double>(), -std::log1p(std::exp(-1.0)), 1e-6);
+}
+
+TEST_P(Emulated, NothingIsLaunchedForNothing) {
+  const std::size_t before = cuda::emulation::launches;
+  const at::Tensor starts = at::zeros({1}, at::kLong), none = at::empty({0, 2, 16}, dtype());
+  EXPECT_EQ(table().packed_attention(none, none, none, starts, {}, nullptr).sizes(), at::IntArrayRef({0, 32}));
+  EXPECT_EQ(table().gated_activation(none.view({0, 32}), none.view({0, 32}), Gate::kSilu).size(0), 0);
+  EXPECT_EQ(table().rotary(none, starts.narrow(0, 0, 0), at::ones({4, 8}), at::ones({4, 8}), 1.0f).size(0), 0);
+  EXPECT_EQ(cuda::emulation::launches, before);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, Emulated, ::testing::Values(Case{at::kFloat, false}, Case{at::kBFloat16, true}),
+                         [](const auto& test) {
+                           return std::string(test.param.dtype == at::kFloat ? "Float32" : "BFloat16");
+                         });
+
+}  // namespace
+}  // namespace sao::ops
