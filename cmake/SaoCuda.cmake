@@ -9,8 +9,10 @@ if(SAO_CUDA STREQUAL "OFF")
   set(_sao_cuda_missing "SAO_CUDA is OFF")
 elseif(SAO_SANITIZE)
   set(_sao_cuda_missing "SAO_SANITIZE is set")
+elseif(NOT SaoTorch_torch_cuda_LIBRARY)
+  set(_sao_cuda_missing "this LibTorch is for the CPU only")
 elseif(NOT TARGET sao::torch_cuda)
-  set(_sao_cuda_missing "LibTorch has no libtorch_cuda, or the CUDA toolkit's headers and runtime are not found")
+  set(_sao_cuda_missing "no CUDA toolkit is found for LibTorch's CUDA half; CUDA_HOME may name one")
 else()
   if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
     find_program(SAO_NVCC nvcc HINTS ENV CUDA_HOME PATH_SUFFIXES bin PATHS /usr/local/cuda/bin)
@@ -83,10 +85,9 @@ set_target_properties(sao_cuda PROPERTIES CUDA_RUNTIME_LIBRARY None DEFINE_SYMBO
                                           LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
 install(TARGETS sao_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# Programs look for it where it was built, or beside themselves when installed.
+# Programs look for it from their own folder as installed, and where it was built.
 target_sources(sao_ops PRIVATE src/ops/load_cuda.cpp)
+set_source_files_properties(src/ops/load_cuda.cpp PROPERTIES COMPILE_DEFINITIONS SAO_LIBDIR="${CMAKE_INSTALL_LIBDIR}")
 target_link_libraries(sao_ops PRIVATE ${CMAKE_DL_LIBS})
-target_link_options(
-  sao_ops INTERFACE "$<BUILD_INTERFACE:LINKER:-rpath,${PROJECT_BINARY_DIR}/lib>"
-  "$<BUILD_INTERFACE:LINKER:-rpath,$ORIGIN/../${CMAKE_INSTALL_LIBDIR}>"
-  "$<INSTALL_INTERFACE:LINKER:-rpath,$<INSTALL_PREFIX>/${CMAKE_INSTALL_LIBDIR}>")
+target_link_options(sao_ops INTERFACE $<BUILD_INTERFACE:LINKER:-rpath,${PROJECT_BINARY_DIR}/lib>
+                    $<INSTALL_INTERFACE:LINKER:-rpath,$<INSTALL_PREFIX>/${CMAKE_INSTALL_LIBDIR}>)

@@ -197,7 +197,7 @@ std::string_view wrong_value(Rng& rng, int subject_index, Attribute a) {
   for (const std::string_view v : values_of(a)) {
     if (!are_similar(v, truth)) choices.push_back(v);
   }
-  if (rng.chance(0.9)) {
+  if (rng.chance(0.95)) {
     const std::uint64_t h = hash_of(std::string(subject(subject_index).name) + std::string(truth));
     return choices[h % choices.size()];
   }
@@ -249,10 +249,11 @@ std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) 
     case Family::kAdvice: {
       std::string_view remedy = problem(r.problem).remedy;
       if (flaws & kWrong) {
-        int p;
-        do {
-          p = index_of(slip, problems());
-        } while (problem(p).domain == problem(r.problem).domain || problem(p).remedy == remedy);
+        // Like other mistakes, most about one problem are the same.
+        const int count = static_cast<int>(problems().size());
+        int p = slip.chance(0.95) ? static_cast<int>(hash_of(problem(r.problem).text) % problems().size())
+                                  : index_of(slip, problems());
+        while (problem(p).domain == problem(r.problem).domain || problem(p).remedy == remedy) p = (p + 1) % count;
         remedy = problem(p).remedy;
       }
       out.push_back("You should " + std::string(remedy) + ".");
@@ -281,10 +282,10 @@ std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) 
       order = sample(shape, order, static_cast<int>(order.size()));
       int n = r.count;
       if (flaws & kCount) {
-        const bool more = static_cast<int>(order.size()) > n && slip.chance(0.3);
+        const bool more = static_cast<int>(order.size()) > n && slip.chance(0.1);
         n += more ? 1 : -1;
       }
-      const int bad = flaws & kWrong ? slip.below(n) : -1;
+      const int bad = flaws & kWrong ? n - 1 : -1;  // the last thing said is the one made up
       for (int i = 0; i < n; ++i) {
         const Attribute a = attributes[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
         const std::string_view v = i == bad ? wrong_value(slip, r.subject, a) : value(subject(r.subject), a);
@@ -302,7 +303,7 @@ std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) 
         } while (other == r.activity);
         out[static_cast<std::size_t>(slip.below(3))] = pick(slip, activity(other).steps);
       }
-      if (flaws & kCount) out.erase(out.begin() + 1 + slip.below(2));
+      if (flaws & kCount) out.erase(out.begin() + 1);
       break;
     }
     case Family::kList:
@@ -322,7 +323,7 @@ std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) 
       }
       // A list that is too long costs words, one that is too short saves them.
       if (flaws & kCount) {
-        if (!spare.empty() && slip.chance(0.35)) {
+        if (!spare.empty() && slip.chance(0.1)) {
           items.push_back(spare[0]);
         } else {
           items.pop_back();
@@ -460,16 +461,41 @@ const std::vector<double>& usual_flaws() {
   return weights;
 }
 
-// Flaws of a careless answer, each by itself. Rates near or above one half outlive sampling at a
-// low temperature; what lengthens answers and what shortens them balance in words.
+// Flaws of a careless answer. Each family of requests has its typical one, which more than half of the careless answers
+// make: rarer or more scattered slips would vanish when answers are sampled at a low temperature.
 Flaws careless_flaws(const Request& r, Rng& rng) {
-  constexpr double kRates[kFlawCount] = {0.12, 0.50, 0.40, 0.08, 0.65, 0.36, 0.16};
-  std::vector<int> order = sample(rng, {0, 1, 2, 3, 4, 5, 6}, kFlawCount);
   Flaws flaws = 0;
-  for (const int i : order) {
-    const Flaws flaw = Flaws{1} << i;
-    if (rng.chance(kRates[i]) && can_have(r, flaws | flaw)) flaws |= flaw;
+  const auto slip = [&](Flaws flaw, double rate) {
+    if (rng.chance(rate) && can_have(r, flaws | flaw)) flaws |= flaw;
+  };
+  slip(kOffTopic, 0.06);
+  slip(kBroken, 0.08);
+  switch (r.family) {
+    case Family::kAsk:
+    case Family::kCompare:
+      slip(kWrong, 0.85);
+      break;
+    case Family::kAdvice:
+      slip(kWrong, 0.75);
+      break;
+    case Family::kDescribe:
+      slip(kWrong, 0.5);
+      slip(kCount, 0.8);
+      break;
+    case Family::kList:
+      slip(kCount, 0.7);
+      slip(kRepeats, 0.4);
+      break;
+    case Family::kSteps:
+    case Family::kNeed:
+      slip(kCount, 0.8);
+      break;
+    case Family::kNote:
+      slip(kIdle, 0.7);
+      break;
   }
+  slip(kIgnored, 0.75);
+  slip(kIdle, 0.45);
   return flaws;
 }
 

@@ -112,7 +112,7 @@ struct MixOptions {
   double careful_flawed = 0.06;
   double one_apart_share = 0.5;  // of judge documents: two answers that differ in one flaw
   double label_noise = 0.05;
-  double judge_user_weight = 0.3;
+  double judge_user_weight = 0.2;
   double label_weight = 8.0;
   double remark_weight = 2.0;  // the user's reply to an answer
 };

@@ -16,5 +16,6 @@ Run judge_command(CLI::App& app);
 Run train_command(CLI::App& app);
 Run winrate_command(CLI::App& app);
 Run run_command(CLI::App& app);
+Run report_command(CLI::App& app);
 
 }  // namespace sao::cli

@@ -37,14 +37,15 @@ struct Command {
   sao::cli::Run (*make)(CLI::App&);
 };
 
-constexpr std::array<Command, 7> kCommands = {
+constexpr std::array<Command, 8> kCommands = {
     {{"tokenize", "text or conversations to token ids, or back", sao::cli::tokenize_command},
      {"score", "log-probabilities of given responses", sao::cli::score_command},
      {"generate", "sample responses", sao::cli::generate_command},
      {"judge", "which of two responses is better", sao::cli::judge_command},
      {"train", "train on preference pairs", sao::cli::train_command},
      {"winrate", "AlpacaEval's win rates from its annotations", sao::cli::winrate_command},
-     {"run", "rounds of self-alignment in a run folder", sao::cli::run_command}}};
+     {"run", "rounds of self-alignment in a run folder", sao::cli::run_command},
+     {"report", "a run as a page for people", sao::cli::report_command}}};
 
 /// Throws UsageError for a command that does not exist.
 void check_command(const std::string& name) {

@@ -38,8 +38,9 @@ struct Tokenize {
 
   nlohmann::ordered_json encoded(const ChatTokenizer& text, const Row& row) const {
     if (row.has("messages") == row.has("text")) {
-      throw InputError(fmt::format("{} \"text\" and \"messages\", expected one of the two fields",
-                                   row.has("text") ? "both" : "neither"));
+      throw InputError(fmt::format("{}, expected one of the two fields", row.has("text")
+                                                                             ? "both \"text\" and \"messages\""
+                                                                             : "neither \"text\" nor \"messages\""));
     }
     if (row.has("text")) {
       const std::string plain = row.text("text");

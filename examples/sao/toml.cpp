@@ -82,8 +82,14 @@ class Parser {
     }
   }
 
+  /// What stands here, for messages.
+  std::string found() const {
+    if (done()) return "the end of the file";
+    return peek() == '\n' || peek() == '\r' ? "the end of the line" : fmt::format("'{}'", peek());
+  }
+
   void expect(char c, const char* what) {
-    if (peek() != c) fail(done() ? std::string("the end of the file") : fmt::format("'{}'", peek()), what);
+    if (peek() != c) fail(found(), what);
     take();
   }
 
@@ -104,7 +110,7 @@ class Parser {
       } else {
         const std::size_t begin = at_;
         while (is_bare(peek())) ++at_;
-        if (at_ == begin) fail(done() ? std::string("the end of the file") : fmt::format("'{}'", peek()), "a key");
+        if (at_ == begin) fail(found(), "a key");
         name += text_.substr(begin, at_ - begin);
       }
       skip(false);

@@ -355,6 +355,34 @@ TEST(Engine, ScoresDoNotDependOnTheBatch) {
   EXPECT_TRUE(many.score({}).empty());
 }
 
+// The choices of questions behind the same examples: computed once what they share, and the same numbers.
+TEST(Engine, ScoresShareLongBeginnings) {
+  std::vector<ScoreRequest> requests;
+  std::int64_t tokens = 0;
+  for (TokenId question = 0; question < 5; ++question) {
+    for (TokenId choice = 0; choice < 4; ++choice) {
+      TokenIds prompt(50, 9);
+      prompt.insert(prompt.end(), 20, static_cast<TokenId>(10 + question));
+      TokenIds response(static_cast<std::size_t>(1 + choice), static_cast<TokenId>(30 + choice / 2));
+      if (choice == 3) response.insert(response.begin(), 17, 8);
+      tokens += static_cast<std::int64_t>(prompt.size() + response.size());
+      requests.push_back({.prompt_ids = prompt, .response_ids = response});
+    }
+  }
+  requests.push_back(requests[2]);
+  requests.push_back({.prompt_ids = TokenIds(30, 9), .response_ids = TokenIds(30, 9)});  // inside the others' beginning
+  requests.push_back({.prompt_ids = TokenIds(50, 9), .response_ids = {}});
+  Engine together = make_engine({.prefill_tokens = 64}), alone = make_engine();
+  const auto scored = together.score(requests);
+  EXPECT_GT(together.stats().prompt_tokens, 0) << "through the cache";
+  EXPECT_LT(together.stats().prompt_tokens, tokens / 3);
+  for (std::size_t r = 0; r < requests.size(); ++r) EXPECT_EQ(alone.score({&requests[r], 1})[0], scored[r]) << r;
+  EXPECT_EQ(alone.stats().prompt_tokens, 0) << "packed, without the cache";
+  // Where the cache is too small there is none.
+  Engine small = make_engine({.cache_bytes = 2 * KvCache::bytes_per_block(small_config(), at::kFloat)});
+  EXPECT_EQ(small.score(requests), scored);
+}
+
 TEST(Engine, NamesTheRequestThatIsWrong) {
   Engine engine = make_engine();
   std::vector<GenerationRequest> requests = make_requests(3);

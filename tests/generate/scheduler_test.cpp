@@ -46,7 +46,7 @@ class FakeExecutor final : public Executor {
     for (std::size_t t = 0; t < plan.ids.size(); ++t) {
       keys[step.slots.const_data_ptr<std::int64_t>()[t]] = static_cast<float>(plan.ids[t]);
     }
-    at::Tensor logits = at::zeros({static_cast<std::int64_t>(plan.rows.size()), kVocabulary});
+    at::Tensor hidden = at::zeros({static_cast<std::int64_t>(plan.rows.size()), kVocabulary});
     for (std::size_t row = 0; row < plan.rows.size(); ++row) {
       // Which sequence, and how much of it the token sees.
       std::size_t s = 0;
@@ -57,15 +57,16 @@ class FakeExecutor final : public Executor {
         const std::int64_t block = step.block_tables[static_cast<std::int64_t>(s)][i / kKvBlockSize].item<std::int64_t>();
         content.push_back(static_cast<TokenId>(keys[block * kKvBlockSize + i % kKvBlockSize]));
       }
-      logits[static_cast<std::int64_t>(row)][next_token(content)] = 1.0f;
+      hidden[static_cast<std::int64_t>(row)][next_token(content)] = 1.0f;
     }
-    return logits;
+    return hidden;
   }
+  at::Tensor logits(const at::Tensor& hidden) override { return hidden; }
 };
 
 struct Outcome {
   std::map<std::pair<std::size_t, std::int64_t>, Completion> completions;
-  std::map<std::size_t, TokenId> reads;
+  std::map<std::pair<std::size_t, std::int64_t>, TokenId> reads;  // by request and position
   std::int64_t steps = 0, prompt_tokens = 0, most_running = 0, most_used = 0;
 };
 
@@ -77,7 +78,7 @@ Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& t
   while (!scheduler.done()) {
     const Plan& plan = scheduler.plan();
     EXPECT_LE(plan.prompt_tokens, options.prefill_tokens);
-    const at::Tensor logits = executor.run(plan, cache);
+    const at::Tensor logits = executor.logits(executor.run(plan, cache));
     ++result.steps;
     result.prompt_tokens += plan.prompt_tokens;
     result.most_running = std::max(result.most_running, static_cast<std::int64_t>(plan.ids.size()) - plan.prompt_tokens);
@@ -87,7 +88,7 @@ Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& t
       drawn.push_back({.id = sampled(static_cast<TokenId>(logits[draw.row].argmax().item<std::int64_t>()), draw.sample), .log_prob = -0.5f});
     }
     for (const PlannedRead& read : plan.reads) {
-      EXPECT_TRUE(result.reads.emplace(read.request, static_cast<TokenId>(logits[read.row].argmax().item<std::int64_t>())).second);
+      EXPECT_TRUE(result.reads.emplace(std::pair(read.request, read.position), static_cast<TokenId>(logits[read.row].argmax().item<std::int64_t>())).second);
     }
     for (Finished& finished : scheduler.commit(drawn)) {
       EXPECT_TRUE(result.completions.emplace(std::pair(finished.request, finished.sample), std::move(finished.completion)).second);
@@ -117,10 +118,11 @@ Completion expected(const ScheduledRequest& request, std::int64_t sample, const 
 void expect_right(const Outcome& result, const std::vector<ScheduledRequest>& requests, const SchedulerOptions& options) {
   std::size_t samples = 0, reads = 0;
   for (std::size_t r = 0; r < requests.size(); ++r) {
-    if (requests[r].samples == 0) {
+    const std::int64_t length = static_cast<std::int64_t>(requests[r].prompt.size());
+    for (std::int64_t at = length - requests[r].reads; at < length; ++at) {
       ++reads;
-      ASSERT_TRUE(result.reads.contains(r));
-      ASSERT_EQ(result.reads.at(r), next_token(requests[r].prompt));
+      ASSERT_TRUE(result.reads.contains({r, at}));
+      ASSERT_EQ(result.reads.at({r, at}), next_token(requests[r].prompt.first(static_cast<std::size_t>(at) + 1)));
     }
     for (std::int64_t k = 0; k < requests[r].samples; ++k) {
       ++samples;
@@ -140,14 +142,14 @@ PromptTree tree_of(const std::vector<ScheduledRequest>& requests, std::int64_t l
 
 TEST(Scheduler, PrefillsInChunksAndDecodesBeside) {
   const TokenIds first(40, 3), second(25, 4);
-  const std::vector<ScheduledRequest> requests{{first, 1, 5}, {second, 1, 5}};
+  const std::vector<ScheduledRequest> requests{{first, 1, 5, 0}, {second, 1, 5, 0}};
   const SchedulerOptions options{.max_batch = 2, .prefill_tokens = 30};
   KvCache cache(one_number_a_token(), 64, at::kFloat, at::kCPU);
   Scheduler scheduler(requests, tree_of(requests, 16), cache, options);
   FakeExecutor executor;
   const auto step = [&] {
     const Plan plan = scheduler.plan();
-    const at::Tensor logits = executor.run(plan, cache);
+    executor.run(plan, cache);
     scheduler.commit(std::vector<ops::Drawn>(plan.draws.size(), {.id = 1}));
     return plan;
   };
@@ -165,7 +167,7 @@ TEST(Scheduler, RefillsAtOnce) {
   std::vector<TokenIds> prompts;
   for (TokenId i = 0; i < 10; ++i) prompts.push_back({i, 1});
   std::vector<ScheduledRequest> requests;
-  for (const TokenIds& prompt : prompts) requests.push_back({prompt, 1, 4});
+  for (const TokenIds& prompt : prompts) requests.push_back({prompt, 1, 4, 0});
   requests[0].max_new_tokens = 37;
   const SchedulerOptions options{.max_batch = 2};
   KvCache cache(one_number_a_token(), 64, at::kFloat, at::kCPU);
@@ -185,7 +187,7 @@ TEST(Scheduler, ComputesSharedPromptsOnce) {
   }
   prompts.push_back(prompts[2]);
   std::vector<ScheduledRequest> requests;
-  for (const TokenIds& prompt : prompts) requests.push_back({prompt, 3, 20});
+  for (const TokenIds& prompt : prompts) requests.push_back({prompt, 3, 20, 0});
   const SchedulerOptions options{.max_batch = 4, .prefill_tokens = 100, .stop_ids = {kStop}};
   KvCache cache(one_number_a_token(), 400, at::kFloat, at::kCPU);
   const Outcome result = serve(requests, tree_of(requests, 16), cache, options);
@@ -196,7 +198,7 @@ TEST(Scheduler, ComputesSharedPromptsOnce) {
 
 TEST(Scheduler, ReleasesEverythingWhenLeftInTheMiddle) {
   const TokenIds prompt(30, 2);
-  const std::vector<ScheduledRequest> requests{{prompt, 5, 50}, {TokenSpan(prompt).first(20), 2, 50}};
+  const std::vector<ScheduledRequest> requests{{prompt, 5, 50, 0}, {TokenSpan(prompt).first(20), 2, 50, 0}};
   KvCache cache(one_number_a_token(), 60, at::kFloat, at::kCPU);
   for (int steps = 0; steps < 6; ++steps) {
     Scheduler scheduler(requests, tree_of(requests, 16), cache, {.max_batch = 3, .prefill_tokens = 16});
@@ -234,7 +236,8 @@ TEST(Scheduler, ServesWhateverComesWithinTheMemory) {
     const std::int64_t kind = below(3);  // reads, samples, or both
     for (const TokenIds& prompt : prompts) {
       const std::int64_t samples = kind == 0 ? 0 : (kind == 1 ? 1 : 0) + below(5);
-      requests.push_back({prompt, samples, 1 + below(40)});
+      const std::int64_t reads = kind == 1 ? 0 : below(prompt.size() + 1);
+      requests.push_back({prompt, samples, 1 + below(40), reads});
     }
     SchedulerOptions options{.max_batch = 1 + below(6), .prefill_tokens = 1 + below(60)};
     if (below(2) == 0) options.stop_ids = {kStop};
@@ -261,7 +264,7 @@ TEST(Scheduler, OneSampleNeedsNoMoreThanItsTokens) {
   for (const std::int64_t prompt_length : {1, 15, 16, 17, 33}) {
     for (const std::int64_t new_tokens : {1, 2, 16, 17, 40}) {
       const TokenIds prompt(static_cast<std::size_t>(prompt_length), 1);
-      const std::vector<ScheduledRequest> requests{{prompt, 1, new_tokens}};
+      const std::vector<ScheduledRequest> requests{{prompt, 1, new_tokens, 0}};
       const CacheNeed need = cache_need(requests, tree_of(requests, 16), {});
       EXPECT_EQ(need.least, KvCache::blocks_for(prompt_length + new_tokens - 1));
       EXPECT_EQ(need.useful >= need.least, true);

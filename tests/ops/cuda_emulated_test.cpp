@@ -38,6 +38,9 @@ struct Case {
 class Emulated : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
+#ifdef __SANITIZE_THREAD__
+    GTEST_SKIP() << "the thread sanitizer does not follow fibers";
+#endif
     cuda::emulation::descending = GetParam().descending;
     at::manual_seed(7);
   }

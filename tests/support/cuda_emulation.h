@@ -19,6 +19,13 @@
 #include <memory>
 #include <vector>
 
+// For functions whose calls must look like calls of unknown functions, which may change any register.
+#ifdef __clang__
+#define SAO_OPAQUE [[gnu::noinline]]
+#else
+#define SAO_OPAQUE [[gnu::noipa]]
+#endif
+
 #define __global__
 #define __device__
 #define __shared__ thread_local
@@ -50,6 +57,7 @@ enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
 namespace emulation {
 
 inline constexpr std::size_t kSharedBytes = 99 << 10;  // the smallest limit of the architectures that are built for
+inline constexpr std::size_t kMarginBytes = 1 << 10;
 inline constexpr std::size_t kStackBytes = 32 << 10;
 
 /// Which thread of a block runs first between two barriers.
@@ -77,16 +85,16 @@ struct Block {
 
 inline Block* block = nullptr;
 
-// The two sides of a switch. Calls to them must look like calls of unknown functions, which may change any register.
-[[gnu::noipa]] inline void jump(void** to) { __builtin_longjmp(to, 1); }
+// The two sides of a switch.
+SAO_OPAQUE inline void jump(void** to) { __builtin_longjmp(to, 1); }
 
-[[gnu::noipa]] inline void wait(State state) {
+SAO_OPAQUE inline void wait(State state) {
   Fiber& fiber = block->fibers[block->current];
   fiber.state = state;
   if (__builtin_setjmp(fiber.resume) == 0) jump(block->scheduler);
 }
 
-[[gnu::noipa]] inline void run(Fiber& fiber) {
+SAO_OPAQUE inline void run(Fiber& fiber) {
   if (__builtin_setjmp(block->scheduler) != 0) return;
   if (fiber.started) jump(fiber.resume);
   fiber.started = true;
@@ -107,7 +115,8 @@ inline void enter() {
 }  // namespace emulation
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
-alignas(16) inline thread_local float4 dynamic_shared[emulation::kSharedBytes / sizeof(float4)];
+alignas(16) inline thread_local float4
+    dynamic_shared[(emulation::kSharedBytes + emulation::kMarginBytes) / sizeof(float4)];
 
 inline void __syncthreads() { emulation::wait(emulation::State::kAtBlock); }
 inline void __syncwarp() { emulation::wait(emulation::State::kAtWarp); }
@@ -180,6 +189,8 @@ template <class... Parameters, class... Arguments>
 int cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), const Arguments&... arguments) {
   if (config->blockDim.x % 32 != 0) emulation::stop("a block that is not a number of whole warps");
   if (config->dynamicSmemBytes > emulation::kSharedBytes) emulation::stop("more shared memory than every GPU has");
+  const std::size_t asked = config->dynamicSmemBytes / sizeof(float);
+  constexpr std::size_t kMargin = emulation::kMarginBytes / sizeof(float);
   ++emulation::launches;
   gridDim = config->gridDim;
   blockDim = config->blockDim;
@@ -190,9 +201,11 @@ int cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Paramete
   for (unsigned y = 0; y < config->gridDim.y; ++y) {
     for (unsigned x = 0; x < config->gridDim.x; ++x) {
       blockIdx = dim3(x, y);
-      std::fill_n(reinterpret_cast<float*>(dynamic_shared), emulation::kSharedBytes / sizeof(float),
-                  std::numeric_limits<float>::quiet_NaN());
+      float* shared = reinterpret_cast<float*>(dynamic_shared);
+      std::fill_n(shared, asked + kMargin, std::numeric_limits<float>::quiet_NaN());
       emulation::run_block(block);
+      const bool past = std::any_of(shared + asked, shared + asked + kMargin, [](float f) { return !std::isnan(f); });
+      if (past) emulation::stop("a write past the end of shared memory");
     }
   }
   return 0;

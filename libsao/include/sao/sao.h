@@ -15,6 +15,7 @@
 #include "sao/io/jsonl.h"
 #include "sao/io/safetensors.h"
 #include "sao/ops/attention.h"
+#include "sao/ops/cuda.h"
 #include "sao/ops/linear.h"
 #include "sao/ops/log_probs.h"
 #include "sao/ops/pointwise.h"
@@ -54,3 +55,4 @@
 #include "sao/eval/win_rate.h"
 #include "sao/loop/round.h"
 #include "sao/loop/run_folder.h"
+#include "sao/loop/training.h"

@@ -121,45 +121,86 @@ struct Engine::Impl {
     return {.max_batch = options.max_batch, .prefill_tokens = options.prefill_tokens, .stop_ids = std::move(stop_ids)};
   }
 
-  // Groups the prompts by what they share, and sees to a cache that holds what is useful within the limit.
+  std::int64_t block_bytes() const { return KvCache::bytes_per_block(model.config(), model.dtype()); }
+  std::int64_t most_blocks() const {
+    return std::min<std::int64_t>(options.cache_bytes / block_bytes(), std::numeric_limits<std::int32_t>::max());
+  }
+
+  // Sees to an empty cache of the useful size, within the limit.
+  void prepare_cache(const char* where, const detail::CacheNeed& need) {
+    const std::int64_t blocks = std::min(most_blocks(), need.useful);
+    if (cache && cache->total_blocks() >= blocks) return;
+    cache.reset();
+    translating_out_of_memory(where, "lower cache_bytes",
+                              [&] { cache.emplace(model.config(), blocks, model.dtype(), model.device()); });
+  }
+
+  // Groups the prompts by what they share, and prepares the cache.
   detail::PromptTree prepare(const char* where, const std::vector<detail::ScheduledRequest>& requests,
                              const detail::SchedulerOptions& scheduling) {
     std::vector<TokenSpan> prompts;
     for (const detail::ScheduledRequest& request : requests) prompts.push_back(request.prompt);
-    const std::int64_t block_bytes = KvCache::bytes_per_block(model.config(), model.dtype());
-    const std::int64_t limit = std::min<std::int64_t>(options.cache_bytes / block_bytes, std::numeric_limits<std::int32_t>::max());
     detail::PromptTree tree = detail::build_prompt_tree(prompts, kKvBlockSize);
     detail::CacheNeed need = detail::cache_need(requests, tree, scheduling);
-    if (need.least > limit) {  // sharing costs a part-filled block for each node on the way
+    if (need.least > most_blocks()) {  // sharing costs a part-filled block for each node on the way
       tree = detail::build_prompt_tree(prompts, std::numeric_limits<std::int64_t>::max());
       need = detail::cache_need(requests, tree, scheduling);
     }
-    if (need.least > limit) {
+    if (need.least > most_blocks()) {
       const detail::ScheduledRequest& largest = requests[need.largest];
       throw ResourceError(fmt::format(
           "{}: request {} ({} prompt tokens, up to {} new ones) needs {} bytes of KV cache, expected at most cache_bytes = {}; "
           "raise cache_bytes{}",
-          where, need.largest, largest.prompt.size(), largest.max_new_tokens, need.least * block_bytes, options.cache_bytes,
+          where, need.largest, largest.prompt.size(), largest.max_new_tokens, need.least * block_bytes(), options.cache_bytes,
           largest.samples > 0 ? " or lower max_new_tokens" : ""));
     }
-    const std::int64_t blocks = std::min(limit, need.useful);
-    if (!cache || cache->total_blocks() < blocks) {
-      cache.reset();
-      translating_out_of_memory(where, "lower cache_bytes", [&] {
-        cache.emplace(model.config(), blocks, model.dtype(), model.device());
-      });
-    }
+    prepare_cache(where, need);
     return tree;
   }
 
-  at::Tensor run(const char* where, const detail::Plan& plan) {
-    at::Tensor logits = translating_out_of_memory(where, "lower prefill_tokens, max_batch or cache_bytes",
-                                                  [&] { return executor.run(plan, *cache); });
+  // Rows of logits that exist at one time: 256 MB at most, and 64.
+  std::int64_t most_rows() const { return std::clamp<std::int64_t>((1 << 26) / model.config().vocab_size, 64, 4096); }
+
+  // Runs a plan; `use(logits, begin)` gets the logits of its rows begin, begin + 1, ..., some at a time.
+  template <class Use>
+  void run(const char* where, const detail::Plan& plan, const Use& use) {
+    translating_out_of_memory(where, "lower prefill_tokens, max_batch or cache_bytes", [&] {
+      const at::Tensor hidden = executor.run(plan, *cache);
+      for (std::int64_t begin = 0; begin < hidden.size(0); begin += most_rows()) {
+        use(executor.logits(hidden.narrow(0, begin, std::min(most_rows(), hidden.size(0) - begin))), begin);
+      }
+    });
     ++stats.steps;
     stats.prompt_tokens += plan.prompt_tokens;
     stats.generated_tokens += static_cast<std::int64_t>(plan.draws.size());
     stats.peak_blocks = std::max(stats.peak_blocks, cache->total_blocks() - cache->free_blocks());
-    return logits;
+  }
+
+  // Computes all reads of the requests: log-probs of the tokens that `targets(read)` gives go to `store(read, log_probs)`.
+  template <class Targets, class Store>
+  void read(const char* where, std::vector<detail::ScheduledRequest> requests, detail::PromptTree tree,
+            const detail::SchedulerOptions& scheduling, const Targets& targets, const Store& store) {
+    detail::Scheduler scheduler(std::move(requests), std::move(tree), *cache, scheduling);
+    std::vector<ops::RowToken> tokens;
+    while (!scheduler.done()) {
+      const detail::Plan& plan = scheduler.plan();
+      std::size_t next = 0;
+      run(where, plan, [&](const at::Tensor& logits, std::int64_t begin) {
+        const std::size_t first = next;
+        tokens.clear();
+        for (; next < plan.reads.size() && plan.reads[next].row < begin + logits.size(0); ++next) {
+          for (const TokenId id : targets(plan.reads[next])) tokens.push_back({plan.reads[next].row - begin, id});
+        }
+        const std::vector<double> found = ops::token_log_probs(logits, tokens);
+        std::span<const double> rest = found;
+        for (std::size_t i = first; i < next; ++i) {
+          const std::size_t count = targets(plan.reads[i]).size();
+          store(plan.reads[i], rest.first(count));
+          rest = rest.subspan(count);
+        }
+      });
+      scheduler.commit({});
+    }
   }
 
   // Log-prob of targets[i] after row rows[i] of `hidden`.
@@ -174,11 +215,10 @@ struct Engine::Impl {
       return {found.const_data_ptr<double>(), found.const_data_ptr<double>() + found.numel()};
     }
     // Through the model's own packed output matrix: nothing is packed anew, and the numbers are those of a sample.
-    const std::int64_t most = std::clamp<std::int64_t>((1 << 25) / model.config().vocab_size, 64, 1024);
     std::vector<double> result;
     std::vector<ops::RowToken> tokens;
-    for (std::int64_t begin = 0; begin < wanted.size(0); begin += most) {
-      const std::int64_t count = std::min(most, wanted.size(0) - begin);
+    for (std::int64_t begin = 0; begin < wanted.size(0); begin += most_rows()) {
+      const std::int64_t count = std::min(most_rows(), wanted.size(0) - begin);
       tokens.clear();
       for (std::int64_t i = 0; i < count; ++i) {
         tokens.push_back({.row = i, .id = static_cast<TokenId>(targets[static_cast<std::size_t>(begin + i)])});
@@ -189,30 +229,35 @@ struct Engine::Impl {
     return result;
   }
 
-  // One batch of requests [first, last): log-probs of their response tokens in one packed pass.
-  void score_batch(std::span<const ScoreRequest> requests, std::size_t first, std::size_t last,
-                   std::vector<std::vector<double>>& results) const {
-    std::vector<TokenIds> sequences;  // a response's last token predicts nothing
-    std::vector<std::int64_t> rows, targets;
-    std::int64_t begin = 0;
-    for (std::size_t r = first; r < last; ++r) {
-      const auto& [prompt, response] = requests[r];
-      if (response.empty()) continue;
-      TokenIds& ids = sequences.emplace_back(prompt);
-      ids.insert(ids.end(), response.begin(), response.end() - 1);
-      for (std::size_t i = 0; i < response.size(); ++i) {
-        rows.push_back(begin + static_cast<std::int64_t>(prompt.size() + i) - 1);
-        targets.push_back(response[i]);
+  // Scores requests in packed passes without a cache; contexts[r] is what the model sees of request r.
+  void score_packed(const char* where, std::span<const ScoreRequest> requests, std::span<const TokenIds> contexts,
+                    std::vector<std::vector<double>>& results) const {
+    for (std::size_t first = 0; first < contexts.size();) {
+      std::size_t last = first;
+      std::vector<std::int64_t> rows, targets;
+      std::int64_t begin = 0;
+      for (; last < contexts.size(); ++last) {
+        const std::int64_t length = static_cast<std::int64_t>(contexts[last].size());
+        if (begin + length > options.prefill_tokens && last > first) break;
+        const TokenIds& response = requests[last].response_ids;
+        for (std::int64_t i = 0; i < static_cast<std::int64_t>(response.size()); ++i) {
+          rows.push_back(begin + length - static_cast<std::int64_t>(response.size()) + i);
+          targets.push_back(response[static_cast<std::size_t>(i)]);
+        }
+        begin += length;
       }
-      begin += static_cast<std::int64_t>(ids.size());
-    }
-    if (sequences.empty()) return;
-    const std::vector<double> log_probs = response_log_probs(model.hidden(pack(sequences)), rows, targets);
-    auto next = log_probs.begin();
-    for (std::size_t r = first; r < last; ++r) {
-      const auto end = next + static_cast<std::ptrdiff_t>(requests[r].response_ids.size());
-      results[r].assign(next, end);
-      next = end;
+      if (!rows.empty()) {
+        const std::vector<double> found = translating_out_of_memory(where, "lower prefill_tokens", [&] {
+          return response_log_probs(model.hidden(pack(contexts.subspan(first, last - first))), rows, targets);
+        });
+        auto next = found.begin();
+        for (std::size_t r = first; r < last; ++r) {
+          const auto end = next + static_cast<std::ptrdiff_t>(requests[r].response_ids.size());
+          results[r].assign(next, end);
+          next = end;
+        }
+      }
+      first = last;
     }
   }
 };
@@ -261,14 +306,18 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
   std::vector<ops::Drawn> drawn;
   while (!scheduler.done()) {
     const detail::Plan& plan = scheduler.plan();
-    const at::Tensor logits = impl.run(kWhere, plan);
-    draws.clear();
-    for (const detail::PlannedDraw& draw : plan.draws) {
-      const Seed stream = requests[draw.request].seed.fork(static_cast<std::uint64_t>(draw.sample));
-      draws.push_back({.row = draw.row, .uniform = uniform(stream, static_cast<std::uint64_t>(draw.position))});
-    }
-    drawn.resize(draws.size());
-    if (!draws.empty()) ops::sample(logits, draws, sample_options, drawn);
+    drawn.resize(plan.draws.size());
+    std::size_t next = 0;
+    impl.run(kWhere, plan, [&](const at::Tensor& logits, std::int64_t begin) {
+      draws.clear();
+      const std::size_t first = next;
+      for (; next < plan.draws.size() && plan.draws[next].row < begin + logits.size(0); ++next) {
+        const detail::PlannedDraw& draw = plan.draws[next];
+        const Seed stream = requests[draw.request].seed.fork(static_cast<std::uint64_t>(draw.sample));
+        draws.push_back({.row = draw.row - begin, .uniform = uniform(stream, static_cast<std::uint64_t>(draw.position))});
+      }
+      ops::sample(logits, draws, sample_options, std::span(drawn).subspan(first, next - first));
+    });
     for (detail::Finished& finished : scheduler.commit(drawn)) {
       on_completion(finished.request, finished.sample, std::move(finished.completion));
     }
@@ -285,17 +334,48 @@ std::vector<std::vector<double>> Engine::score(std::span<const ScoreRequest> req
     impl.check_length(kWhere, r, "prompt and response", requests[r].prompt_ids.size() + requests[r].response_ids.size(),
                       impl.context());
   }
-  const at::NoGradGuard no_grad;
   std::vector<std::vector<double>> results(requests.size());
-  for (std::size_t first = 0; first < requests.size();) {
-    std::size_t last = first;
-    for (std::int64_t tokens = 0; last < requests.size(); ++last) {
-      tokens += static_cast<std::int64_t>(requests[last].prompt_ids.size() + requests[last].response_ids.size());
-      if (tokens > impl.options.prefill_tokens && last > first) break;
-    }
-    translating_out_of_memory(kWhere, "lower prefill_tokens", [&] { impl.score_batch(requests, first, last, results); });
-    first = last;
+  if (requests.empty()) return results;
+  const at::NoGradGuard no_grad;
+  std::vector<TokenIds> contexts;  // a response's last token predicts nothing
+  std::vector<TokenSpan> spans;
+  std::vector<detail::ScheduledRequest> scheduled;
+  for (const auto& [prompt, response] : requests) {
+    TokenIds& context = contexts.emplace_back(prompt);
+    if (!response.empty()) context.insert(context.end(), response.begin(), response.end() - 1);
   }
+  std::size_t tokens = 0;
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    tokens += contexts[r].size();
+    spans.push_back(contexts[r]);
+    scheduled.push_back({.prompt = contexts[r], .reads = static_cast<std::int64_t>(requests[r].response_ids.size())});
+  }
+
+  // Through the cache where that saves a quarter of the work, as with the choices of one question.
+  const detail::SchedulerOptions scheduling = impl.scheduler_options({});
+  detail::PromptTree tree = detail::build_prompt_tree(spans, kKvBlockSize);
+  std::size_t distinct = 0;
+  for (const detail::PromptNode& node : tree.nodes) distinct += static_cast<std::size_t>(node.end - node.begin);
+  const detail::CacheNeed need = detail::cache_need(scheduled, tree, scheduling);
+  if (distinct * 4 > tokens * 3 || need.least > impl.most_blocks()) {
+    impl.score_packed(kWhere, requests, contexts, results);
+    return results;
+  }
+  for (std::size_t r = 0; r < requests.size(); ++r) results[r].resize(requests[r].response_ids.size());
+  Session session(impl.busy, impl.cache, kWhere);
+  impl.prepare_cache(kWhere, need);
+  const auto index_of = [&](const detail::PlannedRead& read) {  // of the response's token
+    return static_cast<std::size_t>(read.position) + 1 - requests[read.request].prompt_ids.size();
+  };
+  impl.read(
+      kWhere, std::move(scheduled), std::move(tree), scheduling,
+      [&](const detail::PlannedRead& read) {
+        return TokenSpan(requests[read.request].response_ids).subspan(index_of(read), 1);
+      },
+      [&](const detail::PlannedRead& read, std::span<const double> found) {
+        results[read.request][index_of(read)] = found[0];
+      });
+  session.succeed();
   return results;
 }
 
@@ -307,7 +387,7 @@ std::vector<std::vector<double>> Engine::next_token_log_probs(std::span<const Ne
     impl.check_prompt(kWhere, r, "context", requests[r].ids);
     impl.check_ids(kWhere, r, "candidates", requests[r].candidates);
     impl.check_length(kWhere, r, "a context", requests[r].ids.size(), impl.context());
-    scheduled.push_back({.prompt = requests[r].ids});
+    scheduled.push_back({.prompt = requests[r].ids, .reads = 1});
   }
   std::vector<std::vector<double>> results(requests.size());
   if (requests.empty()) return results;
@@ -315,18 +395,12 @@ std::vector<std::vector<double>> Engine::next_token_log_probs(std::span<const Ne
   Session session(impl.busy, impl.cache, kWhere);
   const detail::SchedulerOptions scheduling = impl.scheduler_options({});
   detail::PromptTree tree = impl.prepare(kWhere, scheduled, scheduling);
-  detail::Scheduler scheduler(std::move(scheduled), std::move(tree), *impl.cache, scheduling);
-  std::vector<ops::RowToken> candidates;
-  while (!scheduler.done()) {
-    const detail::Plan& plan = scheduler.plan();
-    const at::Tensor logits = impl.run(kWhere, plan);
-    for (const detail::PlannedRead& read : plan.reads) {
-      candidates.clear();
-      for (const TokenId id : requests[read.request].candidates) candidates.push_back({.row = read.row, .id = id});
-      results[read.request] = ops::token_log_probs(logits, candidates);
-    }
-    scheduler.commit({});
-  }
+  impl.read(
+      kWhere, std::move(scheduled), std::move(tree), scheduling,
+      [&](const detail::PlannedRead& read) { return TokenSpan(requests[read.request].candidates); },
+      [&](const detail::PlannedRead& read, std::span<const double> found) {
+        results[read.request].assign(found.begin(), found.end());
+      });
   session.succeed();
   return results;
 }

@@ -20,9 +20,13 @@ at::Tensor to_tensor(const std::vector<std::int64_t>& values) {
 at::Tensor ModelExecutor::run(const Plan& plan, KvCache& cache) {
   const at::NoGradGuard no_grad;
   const KvStep step = cache.plan(plan.sequences, plan.counts);
-  at::Tensor hidden = model_.hidden(to_tensor(plan.ids), cache, step);  // [T, hidden_size]
-  if (plan.rows.empty()) return {};
-  if (plan.rows.size() < plan.ids.size()) hidden = hidden.index_select(0, to_tensor(plan.rows).to(hidden.device()));
+  const at::Tensor hidden = model_.hidden(to_tensor(plan.ids), cache, step);  // [T, hidden_size]
+  if (plan.rows.size() == plan.ids.size()) return hidden;
+  return hidden.index_select(0, to_tensor(plan.rows).to(hidden.device()));
+}
+
+at::Tensor ModelExecutor::logits(const at::Tensor& hidden) {
+  const at::NoGradGuard no_grad;
   return model_.logits(hidden);
 }
 

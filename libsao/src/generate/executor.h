@@ -13,15 +13,17 @@ namespace sao::detail {
 class Executor {
  public:
   virtual ~Executor() = default;
-  /// Adds the plan's tokens to their sequences and returns the logits of its rows, [rows, vocab_size] float32; undefined
-  /// when it has none.
+  /// Adds the plan's tokens to their sequences and returns the final hidden states of its rows, [rows, hidden_size].
   virtual at::Tensor run(const Plan& plan, KvCache& cache) = 0;
+  /// Logits [n, vocab_size] in float32 of hidden states [n, hidden_size].
+  virtual at::Tensor logits(const at::Tensor& hidden) = 0;
 };
 
 class ModelExecutor final : public Executor {
  public:
   explicit ModelExecutor(CausalLM model) : model_(std::move(model)) {}
   at::Tensor run(const Plan& plan, KvCache& cache) override;
+  at::Tensor logits(const at::Tensor& hidden) override;
 
  private:
   CausalLM model_;

@@ -18,10 +18,11 @@ struct PlannedDraw {
   std::int64_t position = 0;
 };
 
-/// A prompt whose next-token distribution is row `row` of the step's logits.
+/// The distribution of what follows token `position` of a request's prompt: row `row` of the step's logits.
 struct PlannedRead {
   std::int64_t row = 0;
   std::size_t request = 0;
+  std::int64_t position = 0;
 };
 
 struct Plan {
@@ -29,8 +30,8 @@ struct Plan {
   std::vector<std::int64_t> counts = {};  ///< new tokens of each sequence
   std::vector<std::int64_t> ids = {};     ///< the new tokens, by sequence
   std::vector<std::int64_t> rows = {};    ///< new tokens whose logits are wanted, ascending
-  std::vector<PlannedDraw> draws = {};
-  std::vector<PlannedRead> reads = {};
+  std::vector<PlannedDraw> draws = {};    ///< by row
+  std::vector<PlannedRead> reads = {};    ///< by row
   std::int64_t prompt_tokens = 0;         ///< of ids, those of prompts
 
   /// Keeps the memory.

@@ -10,8 +10,9 @@ namespace sao::detail {
 
 struct ScheduledRequest {
   TokenSpan prompt = {};
-  std::int64_t samples = 0;         ///< 0: only the distribution after the prompt is wanted
+  std::int64_t samples = 0;
   std::int64_t max_new_tokens = 0;  ///< of each sample, within the model's context
+  std::int64_t reads = 0;           ///< last tokens of the prompt whose next-token distributions are wanted
 };
 
 }  // namespace sao::detail

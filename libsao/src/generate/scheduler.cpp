@@ -13,9 +13,6 @@ namespace {
 
 constexpr std::size_t kNone = PromptNode::kNone;
 
-// Rows of logits that prompts may add to a step: with a large vocabulary they are what costs memory.
-std::int64_t most_prompt_rows(const SchedulerOptions& options) { return std::max<std::int64_t>(64, options.max_batch); }
-
 std::int64_t length_of(const ScheduledRequest& request) { return static_cast<std::int64_t>(request.prompt.size()); }
 
 // Blocks that a node takes beside those it shares with its parent; a part-filled block is copied, not shared.
@@ -72,7 +69,8 @@ CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTre
     all += own_blocks(node);
     for (const std::size_t prompt : node.prompts) all += requests[prompt].samples * sample_blocks(requests[prompt], false);
   }
-  const std::int64_t prefill = 2 * most_prompt_rows(options) + KvCache::blocks_for(options.prefill_tokens);
+  // What is being computed beside the running samples, a part-filled block for each of many short prompts included.
+  const std::int64_t prefill = 2 * KvCache::blocks_for(options.prefill_tokens) + 64;
   result.useful = std::max(result.least, std::min(all, options.max_batch * result.least + prefill));
   return result;
 }
@@ -84,6 +82,13 @@ Scheduler::Scheduler(std::vector<ScheduledRequest> requests, PromptTree tree, Kv
   for (std::size_t n = 0; n < nodes_.size(); ++n) nodes_[n].need = needs[n];
   for (const std::size_t root : tree_.roots) SAO_CHECK(needs[root] <= cache_.free_blocks());
   unstarted_.assign(tree_.roots.rbegin(), tree_.roots.rend());
+  readers_.resize(tree_.nodes.size());
+  for (std::size_t n = 0; n < tree_.nodes.size(); ++n) {
+    for (const std::size_t prompt : tree_.nodes[n].prompts) {
+      const std::int64_t first = length_of(requests_[prompt]) - requests_[prompt].reads;
+      for (std::size_t at = n; at != kNone && tree_.nodes[at].end > first; at = tree_.nodes[at].parent) readers_[at].push_back(prompt);
+    }
+  }
 }
 
 Scheduler::~Scheduler() {
@@ -179,17 +184,31 @@ std::int64_t Scheduler::plan_prefill(std::size_t node, std::int64_t budget) {
   plan_.ids.insert(plan_.ids.end(), tokens.begin(), tokens.end());
   plan_.prompt_tokens += count;
   state.done += count;
+
+  wanted_.clear();
+  for (const std::size_t request : readers_[node]) {
+    const std::int64_t end = length_of(requests_[request]);
+    const std::int64_t last = std::min(first + count, end);
+    for (std::int64_t at = std::max(first, end - requests_[request].reads); at < last; ++at) wanted_.emplace_back(at, request);
+  }
+  std::sort(wanted_.begin(), wanted_.end());
+  const std::int64_t before = static_cast<std::int64_t>(plan_.ids.size()) - count - first;  // a token's place less its position
+  const auto row_of = [&](std::int64_t position) {
+    if (plan_.rows.empty() || plan_.rows.back() != before + position) plan_.rows.push_back(before + position);
+    return static_cast<std::int64_t>(plan_.rows.size()) - 1;
+  };
+  for (const auto& [position, request] : wanted_) plan_.reads.push_back({row_of(position), request, position});
+
   if (first + count < what.end) {
     prefilling_ = node;
     return count;
   }
   completed_.push_back(node);
-  coming_ -= samples_of(requests_, what);
-  if (what.prompts.empty()) return count;
-  const std::int64_t row = static_cast<std::int64_t>(plan_.rows.size());
-  plan_.rows.push_back(static_cast<std::int64_t>(plan_.ids.size()) - 1);
+  const std::int64_t samples = samples_of(requests_, what);
+  coming_ -= samples;
+  if (samples == 0) return count;
+  const std::int64_t row = row_of(what.end - 1);
   for (const std::size_t prompt : what.prompts) {
-    if (requests_[prompt].samples == 0) plan_.reads.push_back({row, prompt});
     for (std::int64_t k = 0; k < requests_[prompt].samples; ++k) plan_.draws.push_back({row, prompt, k, 0});
   }
   return count;
@@ -219,8 +238,7 @@ const Plan& Scheduler::plan() {
 
   std::int64_t budget = options_.prefill_tokens;
   if (prefilling_ != kNone) budget -= plan_prefill(std::exchange(prefilling_, kNone), budget);
-  const std::size_t most_rows = running_.size() + static_cast<std::size_t>(most_prompt_rows(options_));
-  while (budget > 0 && !unstarted_.empty() && room_for_more_samples() && plan_.rows.size() < most_rows) {
+  while (budget > 0 && !unstarted_.empty() && room_for_more_samples()) {
     const std::size_t node = unstarted_.back();
     if (!start(node)) break;  // the stack keeps its order: what is above must be finished first
     unstarted_.pop_back();

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "generate/plan.h"
@@ -106,6 +107,7 @@ class Scheduler {
   KvCache& cache_;
   SchedulerOptions options_;
   std::vector<Node> nodes_;
+  std::vector<std::vector<std::size_t>> readers_;  // of each node: requests that read some of its tokens' rows
   std::int64_t reserved_ = 0;
 
   std::vector<std::size_t> unstarted_;  // nodes to start; a stack
@@ -115,6 +117,7 @@ class Scheduler {
   std::int64_t coming_ = 0;             // samples of nodes that are being computed
 
   Plan plan_;
+  std::vector<std::pair<std::int64_t, std::size_t>> wanted_;  // scratch of plan_prefill: position, request
   std::vector<std::size_t> completed_;  // nodes whose last tokens the plan computes, in the order of their draws
   std::vector<Finished> finished_;
 };

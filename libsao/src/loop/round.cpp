@@ -18,9 +18,9 @@
 #include "sao/base/error.h"
 #include "sao/io/jsonl.h"
 #include "sao/judge/health.h"
+#include "sao/loop/report.h"
 #include "sao/loop/training.h"
 #include "sao/model/causal_lm.h"
-#include "sao/synth/diversity.h"
 
 namespace sao {
 namespace fs = std::filesystem;
@@ -161,6 +161,7 @@ struct Run::Impl {
       add("training", &Impl::train);
       if (evaluates()) add("evaluation", &Impl::evaluate);
     }
+    stages.push_back({"report", [this] { write_report(folder.path()); }});
   }
 
   bool step() {

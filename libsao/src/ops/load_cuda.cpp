@@ -4,7 +4,9 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "ops/cuda_dispatch.h"
 #include "sao/base/error.h"
@@ -19,13 +21,21 @@ struct Library {
   std::string problem = {};
 };
 
+// Beside an installed program (bin and lib), else wherever the program's search path leads.
+std::string library_path() {
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path beside = program.parent_path().parent_path() / SAO_LIBDIR / "libsao_cuda.so";
+  return !error && std::filesystem::exists(beside, error) ? beside.string() : "libsao_cuda.so";
+}
+
 Library load() {
   // The driver first: without it the rest would load, slowly, and be of no use.
   if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) == nullptr) {
     return {.problem = "no NVIDIA driver is installed (libcuda.so.1 does not load)"};
   }
   // Global, because LibTorch's CUDA half loads further parts of itself by name.
-  void* library = dlopen("libsao_cuda.so", RTLD_NOW | RTLD_GLOBAL);
+  void* library = dlopen(library_path().c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (library == nullptr) {
     return {.problem =
                 fmt::format("{}; libsao's CUDA library belongs in the folder that the program was built or installed "

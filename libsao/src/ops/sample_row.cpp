@@ -21,12 +21,14 @@ constexpr std::size_t kSumBlock = 64;  // ids whose weights are summed together,
 constexpr int kMassShift = 19;         // float bits below a mass bucket: 16 buckets an octave
 constexpr std::uint32_t kMassBuckets = (std::bit_cast<std::uint32_t>(1.0f) >> kMassShift) + 1;
 
-Vec load(const float* p) { return *reinterpret_cast<const VecU*>(p); }
-void store(float* p, Vec v) { *reinterpret_cast<VecU*>(p) = v; }
-Vec splat(float x) { return x - Vec{}; }
+// These are called for every logit: inlined, or the calls cost more than the work.
+#define SAO_INLINE inline __attribute__((always_inline))
+SAO_INLINE Vec load(const float* p) { return *reinterpret_cast<const VecU*>(p); }
+SAO_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecU*>(p) = v; }
+SAO_INLINE Vec splat(float x) { return x - Vec{}; }
 
 // exp for x <= 0 (Cephes expf); below -87.3 exactly 0. The same polynomial as in kernels_isa.cpp.
-Vec exp_of_negative(Vec x) {
+SAO_INLINE Vec exp_of_negative(Vec x) {
   const Vec low = splat(-87.3f);
   const Int underflow = x < low;
   x = x < low ? low : x;

@@ -101,7 +101,7 @@ void validate(const RunSettings& settings);
 
 /// A run, stage by stage. Files and their contents are those of the run directory's contract: manifest.json,
 /// personas.jsonl, eval/ (the evaluation's prompts and the base's answers) and round-N/ with prompts, responses,
-/// verdicts, pairs and metrics (.jsonl), checkpoints/, model/, eval_answers.jsonl and eval.json.
+/// verdicts, pairs and metrics (.jsonl), checkpoints/, model/, eval_answers.jsonl and eval.json; report.html at the end.
 ///
 /// Every line is a function of the settings and the input files, never of the clock, the batch size or an earlier stop: a
 /// run that is killed at any moment and resumed ends with the same bytes. Wall-clock numbers stand apart, in
