@@ -83,7 +83,9 @@ target_link_options(sao_cuda PRIVATE LINKER:-Bsymbolic)  # never the symbols of 
 target_precompile_headers(sao_cuda REUSE_FROM sao_pch)
 set_target_properties(sao_cuda PROPERTIES CUDA_RUNTIME_LIBRARY None DEFINE_SYMBOL ""
                                           LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
-install(TARGETS sao_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(PROJECT_IS_TOP_LEVEL)
+  install(TARGETS sao_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 
 # Programs look for it from their own folder as installed, and where it was built.
 target_sources(sao_ops PRIVATE src/ops/load_cuda.cpp)

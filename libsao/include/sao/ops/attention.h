@@ -30,7 +30,8 @@ void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor&
 
 /// New tokens attend to what the cache holds of their sequence, themselves included. Not differentiable. On the CPU in
 /// float32 a token's result has the same bits however its sequence was cut into steps and batches.
-/// Shape: q [T, heads, D]; starts [S + 1] and lengths [S] int64 CPU, block_tables [S, max_blocks] int32 CPU -> [T, heads * D].
+/// Shape: q [T, heads, D]; starts [S + 1] and lengths [S] int64, block_tables [S, max_blocks] int32 -> [T, heads * D].
+/// These three are on the CPU; for the CUDA kernel they may be on q's device, which saves copying them in every layer.
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                            const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                            const AttentionOptions& options);
