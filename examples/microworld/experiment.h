@@ -28,14 +28,14 @@ struct Variant {
 };
 
 struct RoundSettings {
-  std::int64_t prompts = 1200;
+  std::int64_t prompts = 4000;
   double prompt_temperature = 1.0;
   double answer_temperature = 1.0;
   std::int64_t max_new_tokens = 96;
   double beta = 10.0;              // SimPO
   double gamma_beta_ratio = 0.3;
   double dpo_beta = 0.1;
-  double learning_rate = 3e-4;
+  double learning_rate = 4e-4;
   std::int64_t batch_size = 32;
   std::int64_t epochs = 1;
   double min_margin = 0.0;

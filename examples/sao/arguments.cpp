@@ -33,11 +33,17 @@ void Arguments::add_option(const std::string& name, bool is_bool, const std::str
   if (is_bool) {
     if (dot == std::string::npos && !name.starts_with("no-")) names += ",!--no-" + name;
     option = app_.add_flag_function(
-        names, [this, name](std::int64_t count) { given_[name] = {count > 0 ? "true" : "false", {}}; },
+        names,
+        [this, name](std::int64_t count) {
+          given_[name] = {count > 0 ? "true" : "false", {}};
+        },
         fmt::format("{} [{}]", help, shown));
   } else {
     option = app_.add_option_function<std::string>(
-        names, [this, name](const std::string& text) { given_[name] = {text, {}}; },
+        names,
+        [this, name](const std::string& text) {
+          given_[name] = {text, {}};
+        },
         shown.empty() ? help : fmt::format("{} [{}]", help, shown));
     option->type_name("");
   }
@@ -60,7 +66,8 @@ void Arguments::read_config() {
     if (!setters_.contains(name) && !aliases_.contains(name) && name.starts_with(own_table)) {
       name.erase(0, own_table.size());
     }
-    if (const auto alias = aliases_.find(name); alias != aliases_.end() && !setters_.contains(name)) name = alias->second;
+    if (const auto alias = aliases_.find(name); alias != aliases_.end() && !setters_.contains(name))
+      name = alias->second;
     if (!setters_.contains(name)) {
       throw InputError(fmt::format("{}:{}: unknown option \"{}\", expected one of sao {} --help", config_, entry.line,
                                    entry.key, app_.get_name()));

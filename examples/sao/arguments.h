@@ -70,10 +70,9 @@ class Arguments {
   /// One option --name. With `alias`, another name for it.
   template <class T>
   void add(const std::string& name, T& value, const std::string& help, const std::string& alias = {}) {
-    add_option(name, std::is_same_v<T, bool>, value_to_text(value), help, alias,
-               [&value](const std::string& text, std::string_view& expected) {
-                 return text_to_value(text, value, expected);
-               });
+    add_option(
+        name, std::is_same_v<T, bool>, value_to_text(value), help, alias,
+        [&value](const std::string& text, std::string_view& expected) { return text_to_value(text, value, expected); });
   }
 
   /// The input file: a positional argument, the standard input without one.
@@ -81,8 +80,8 @@ class Arguments {
   /// A positional argument that must be there.
   void add_positional(const std::string& name, std::string& value, const std::string& help);
 
-  /// Every leaf of `options`, named by `flag_of` (path to "flag" or "flag,alias"; an empty flag leaves the field out). In
-  /// the file the path itself is good as well.
+  /// Every leaf of `options`, named by `flag_of` (path to "flag" or "flag,alias"; an empty flag leaves the field out).
+  /// In the file the path itself is good as well.
   template <HasFields Options>
   void add_fields(Options& options, const std::function<std::string(const std::string& path)>& flag_of) {
     add_leaves(options, options, flag_of);
@@ -105,7 +104,8 @@ class Arguments {
     }
   }
 
-  /// Takes the command line (and the file of --config) over into the values. Throws UsageError or InputError (the file).
+  /// Takes the command line (and the file of --config) over into the values. Throws UsageError or InputError (the
+  /// file).
   void finish();
   /// Whether the command line or the file gave the option.
   bool given(const std::string& name) const;

@@ -15,6 +15,7 @@ Run generate_command(CLI::App& app);
 Run judge_command(CLI::App& app);
 Run train_command(CLI::App& app);
 Run winrate_command(CLI::App& app);
+Run eval_command(CLI::App& app);
 Run run_command(CLI::App& app);
 Run report_command(CLI::App& app);
 

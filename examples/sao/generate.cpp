@@ -37,7 +37,7 @@ struct Generate {
       throw UsageError(error.what());
     }
     const CausalLM model = load_model(options);
-    Engine generator(model, ChatTokenizer::load(options.model), engine);
+    Engine generator(model, ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<GenerationRequest> requests;
     for_each_row(input, [&](const Row& row) {
       requests.push_back(request(generator, model.config().vocab_size, row, requests.size()));

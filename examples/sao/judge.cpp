@@ -39,8 +39,9 @@ struct Judge {
     } catch (const InputError& error) {
       throw UsageError(error.what());
     }
-    const JudgeTemplates words = templates.empty() ? find_judge_templates(options.model) : load_judge_templates(templates);
-    Engine generator(load_model(options), ChatTokenizer::load(options.model), engine);
+    const JudgeTemplates words =
+        templates.empty() ? find_judge_templates(model_folder(options.model)) : load_judge_templates(templates);
+    Engine generator(load_model(options), ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<JudgeItem> items;
     for_each_row(input, [&](const Row& row) { items.push_back(item(generator, words, row, items.size())); });
     Output out(output);
@@ -48,8 +49,10 @@ struct Judge {
     std::size_t done = 0;
     judge_pairs(generator, items, judging, words, [&](const Verdict& verdict) {
       out.write(line(verdict, items[done]));
-      if (progress) progress("verdicts", ++done, items.size());
-      else ++done;
+      if (progress)
+        progress("verdicts", ++done, items.size());
+      else
+        ++done;
     });
     out.finish();
   }
@@ -59,25 +62,24 @@ struct Judge {
     if (responses.size() != 2) {
       throw InputError(fmt::format("field \"responses\" is a list of {}, expected two strings", responses.size()));
     }
-    const JudgeItem item = {.id = std::to_string(index),
-                            .prompt = row.text("prompt"),
-                            .first = responses[0],
-                            .second = responses[1]};
+    const JudgeItem item = {
+        .id = std::to_string(index), .prompt = row.text("prompt"), .first = responses[0], .second = responses[1]};
     if (item.prompt.find_first_not_of(" \t\r\n") == std::string::npos) {
       throw InputError("field \"prompt\" is blank, expected text");
     }
     const std::string turn = render_judge_prompt(words, item.prompt, item.first, item.second);
     const auto tokens = static_cast<std::int64_t>(generator.text().encode_prompt(turn).size());
     if (tokens >= generator.max_tokens()) {
-      throw InputError(fmt::format("prompt and responses make a judge's turn of {} tokens, expected fewer than {}, the "
-                                   "model's context",
-                                   tokens, generator.max_tokens()));
+      throw InputError(
+          fmt::format("prompt and responses make a judge's turn of {} tokens, expected fewer than {}, the "
+                      "model's context",
+                      tokens, generator.max_tokens()));
     }
     return item;
   }
 
-  /// x12 and x21 are the probabilities that the response shown first is better: p_first = (x12 + 1 - x21) / 2. A verdict
-  /// that needs no judge (an answer against an empty one, two that are the same) has a "reason".
+  /// x12 and x21 are the probabilities that the response shown first is better: p_first = (x12 + 1 - x21) / 2. A
+  /// verdict that needs no judge (an answer against an empty one, two that are the same) has a "reason".
   static nlohmann::ordered_json line(const Verdict& verdict, const JudgeItem& item) {
     double p_first = verdict.p_first;
     nlohmann::ordered_json orders = {nullptr, nullptr};
@@ -87,7 +89,9 @@ struct Judge {
     if (outcome == "first" || outcome == "second" || outcome == "tie" || outcome == "inconsistent") {
       return {{"p_first", p_first}, {"orders", orders}, {"verdict", outcome}};
     }
-    const auto blank = [](const std::string& text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string::npos; };
+    const auto blank = [](const std::string& text) {
+      return text.find_first_not_of(" \t\r\n\f\v") == std::string::npos;
+    };
     if (outcome == "empty" && blank(item.first) != blank(item.second)) p_first = blank(item.first) ? 0.0 : 1.0;
     if (!verdict.p_as_first && !verdict.p_as_second) orders = {p_first, 1.0 - p_first};
     const char* decision = p_first > 0.5 ? "first" : p_first < 0.5 ? "second" : "tie";

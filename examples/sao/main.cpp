@@ -37,13 +37,14 @@ struct Command {
   sao::cli::Run (*make)(CLI::App&);
 };
 
-constexpr std::array<Command, 8> kCommands = {
+constexpr std::array<Command, 9> kCommands = {
     {{"tokenize", "text or conversations to token ids, or back", sao::cli::tokenize_command},
      {"score", "log-probabilities of given responses", sao::cli::score_command},
      {"generate", "sample responses", sao::cli::generate_command},
      {"judge", "which of two responses is better", sao::cli::judge_command},
      {"train", "train on preference pairs", sao::cli::train_command},
      {"winrate", "AlpacaEval's win rates from its annotations", sao::cli::winrate_command},
+     {"eval", "accuracy on multiple-choice or question-and-answer rows", sao::cli::eval_command},
      {"run", "rounds of self-alignment in a run folder", sao::cli::run_command},
      {"report", "a run as a page for people", sao::cli::report_command}}};
 
@@ -74,7 +75,8 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  CLI::App app("Self-Alignment Optimization: a chat model writes prompts, answers them, judges the answers and learns.", "sao");
+  CLI::App app("Self-Alignment Optimization: a chat model writes prompts, answers them, judges the answers and learns.",
+               "sao");
   app.set_version_flag("--version", SAO_VERSION);
   app.require_subcommand(1);
   std::vector<std::pair<CLI::App*, sao::cli::Run>> commands;

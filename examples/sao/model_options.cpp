@@ -36,9 +36,16 @@ void set_threads(std::int64_t threads) {
   if (threads > 0) at::set_num_threads(static_cast<int>(threads));
 }
 
+std::filesystem::path model_folder(const std::filesystem::path& given) {
+  const bool holds_a_run =
+      !std::filesystem::exists(given / "config.json") && std::filesystem::exists(given / "model" / "config.json");
+  return holds_a_run ? given / "model" : given;
+}
+
 CausalLM load_model(const ModelOptions& options, const std::string& folder) {
   set_threads(options.threads);
-  return CausalLM::load(folder, {.device = parse_device(options.device), .dtype = parse_dtype(options.dtype)});
+  return CausalLM::load(model_folder(folder),
+                        {.device = parse_device(options.device), .dtype = parse_dtype(options.dtype)});
 }
 
 CausalLM load_model(const ModelOptions& options) { return load_model(options, options.model); }
@@ -73,8 +80,8 @@ ProgressSink terminal_progress() {
 
 LogSink message_log() {
   return [](LogLevel level, std::string_view message) {
-    std::fprintf(stderr, "sao: %s%.*s\n", level == LogLevel::kWarning ? "warning: " : "", static_cast<int>(message.size()),
-                 message.data());
+    std::fprintf(stderr, "sao: %s%.*s\n", level == LogLevel::kWarning ? "warning: " : "",
+                 static_cast<int>(message.size()), message.data());
   };
 }
 

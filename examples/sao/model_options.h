@@ -7,6 +7,7 @@
 #include <sao/text/chat.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "arguments.h"
@@ -25,6 +26,9 @@ void add_model_options(Arguments& arguments, ModelOptions& options);
 
 /// Throws UsageError for a device, a dtype or a number of threads that does not exist.
 void check_model_options(const ModelOptions& options);
+
+/// The folder itself, or the folder `model` in it: what `sao train --output` names is good as a --model.
+std::filesystem::path model_folder(const std::filesystem::path& given);
 
 /// Sets the number of threads, then loads.
 CausalLM load_model(const ModelOptions& options);

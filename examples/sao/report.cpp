@@ -19,8 +19,8 @@ struct Report {
 
   void run() {
     arguments.finish();
-    const std::filesystem::path page = output.empty() ? std::filesystem::path(run_folder) / "report.html"
-                                                      : std::filesystem::path(output);
+    const std::filesystem::path page =
+        output.empty() ? std::filesystem::path(run_folder) / "report.html" : std::filesystem::path(output);
     write_file_atomically(page, render_report(run_folder));
   }
 

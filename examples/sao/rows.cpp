@@ -6,6 +6,7 @@
 #include <sao/io/files.h>
 #include <sao/io/jsonl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -74,6 +75,20 @@ std::vector<std::string> Row::texts(const std::string& name) const {
     texts.push_back(item.get<std::string>());
   }
   return texts;
+}
+
+std::size_t Row::index_of(const std::string& name, const std::vector<std::string>& choices) const {
+  if (choices.size() < 2 || std::any_of(choices.begin(), choices.end(), is_blank)) {
+    throw InputError(fmt::format("{} choices, expected at least two, none of them blank", choices.size()));
+  }
+  const std::string expected = fmt::format("0 to {} or one of the choices", choices.size() - 1);
+  const json& value = get(name, expected);
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() < choices.size()) return value.get<std::size_t>();
+  if (value.is_string()) {
+    const auto found = std::find(choices.begin(), choices.end(), value.get<std::string>());
+    if (found != choices.end()) return static_cast<std::size_t>(found - choices.begin());
+  }
+  fail(name, expected);
 }
 
 TokenIds Row::ids(const std::string& name) const {

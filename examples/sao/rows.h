@@ -23,6 +23,8 @@ class Row {
   std::string text(const std::string& name) const;
   std::optional<bool> find_bool(const std::string& name) const;
   std::vector<std::string> texts(const std::string& name) const;
+  /// The place of a field in `choices`: given as such (0 is the first) or as the text of one of them.
+  std::size_t index_of(const std::string& name, const std::vector<std::string>& choices) const;
   /// Token ids; not negative.
   TokenIds ids(const std::string& name) const;
   Messages messages(const std::string& name) const;
@@ -36,8 +38,8 @@ class Row {
   nlohmann::json object_;
 };
 
-/// Calls `each` with every row of a file ("-": the standard input). All rows are read before anything is written: a bad line
-/// stops the command with nothing done.
+/// Calls `each` with every row of a file ("-": the standard input). All rows are read before anything is written: a bad
+/// line stops the command with nothing done.
 void for_each_row(const std::string& path, const std::function<void(const Row&)>& each);
 
 /// Lines to the standard output as they come, or to a file that appears when all are there.

@@ -19,7 +19,8 @@ struct RunCommand {
     arguments.add("threads", threads, "processor threads; 0 = as many as there are cores");
     arguments.add_fields(settings, [this](const std::string& path) {
       std::string flag;
-      visit_settings([&](const std::string& settable, auto&, const char*) { flag = settable == path ? path : flag; }, settings);
+      visit_settings([&](const std::string& settable, auto&, const char*) { flag = settable == path ? path : flag; },
+                     settings);
       return with_dashes(flag.empty() && path.find(".loss.") != std::string::npos ? path : flag);
     });
   }

@@ -27,15 +27,15 @@ struct Score {
     arguments.require("model");
     check_model_options(options);
     const CausalLM model = load_model(options);
-    Engine generator(model, ChatTokenizer::load(options.model), engine);
+    Engine generator(model, ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<ScoreRequest> requests;
-    for_each_row(input, [&](const Row& row) { requests.push_back(request(generator, model.config().vocab_size, row)); });
+    for_each_row(input,
+                 [&](const Row& row) { requests.push_back(request(generator, model.config().vocab_size, row)); });
     const std::vector<std::vector<double>> all = generator.score(requests);
     Output out(output);
     for (const std::vector<double>& logps : all) {
-      out.write({{"logps", logps},
-                 {"sum", std::accumulate(logps.begin(), logps.end(), 0.0)},
-                 {"tokens", logps.size()}});
+      out.write(
+          {{"logps", logps}, {"sum", std::accumulate(logps.begin(), logps.end(), 0.0)}, {"tokens", logps.size()}});
     }
     out.finish();
   }
@@ -56,8 +56,8 @@ struct Score {
     }
     const auto tokens = static_cast<std::int64_t>(request.prompt_ids.size() + request.response_ids.size());
     if (tokens > generator.max_tokens()) {
-      throw InputError(fmt::format("prompt and response have {} tokens, expected at most {}, the model's context", tokens,
-                                   generator.max_tokens()));
+      throw InputError(fmt::format("prompt and response have {} tokens, expected at most {}, the model's context",
+                                   tokens, generator.max_tokens()));
     }
     return request;
   }

@@ -6,6 +6,7 @@
 
 #include "arguments.h"
 #include "commands.h"
+#include "model_options.h"
 #include "rows.h"
 
 namespace sao::cli {
@@ -24,7 +25,7 @@ struct Tokenize {
   void run() {
     arguments.finish();
     arguments.require("model");
-    const ChatTokenizer text = ChatTokenizer::load(model);
+    const ChatTokenizer text = ChatTokenizer::load(model_folder(model));
     std::vector<nlohmann::ordered_json> results;
     for_each_row(input, [&](const Row& row) { results.push_back(decode ? decoded(text, row) : encoded(text, row)); });
     Output out(output);
@@ -47,9 +48,8 @@ struct Tokenize {
       return {{"ids", text.encode_text(plain, !no_special_tokens)}, {"text", plain}};
     }
     const Messages messages = row.messages("messages");
-    const RenderOptions options = {
-        .add_generation_prompt = row.find_bool("add_generation_prompt").value_or(false),
-        .continue_final_message = row.find_bool("continue_final_message").value_or(false)};
+    const RenderOptions options = {.add_generation_prompt = row.find_bool("add_generation_prompt").value_or(false),
+                                   .continue_final_message = row.find_bool("continue_final_message").value_or(false)};
     return {{"ids", text.encode_chat(messages, options)}, {"text", text.render(messages, options)}};
   }
 

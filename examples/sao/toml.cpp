@@ -171,7 +171,8 @@ class Parser {
     const bool number = !word.empty() && word.find_first_of("0123456789") != std::string::npos &&
                         word.find_first_not_of("0123456789+-._eE") == std::string::npos;
     if (!number && word != "inf" && word != "nan") {
-      fail(word.empty() ? "no value" : fmt::format("the value {}", word), "a string in quotes, a number, true or false");
+      fail(word.empty() ? "no value" : fmt::format("the value {}", word),
+           "a string in quotes, a number, true or false");
     }
     word.erase(std::remove(word.begin(), word.end(), '_'), word.end());
     return word;
@@ -248,7 +249,9 @@ class Parser {
 
 }  // namespace
 
-std::vector<TomlEntry> parse_toml(std::string_view text, const std::string& where) { return Parser(text, where).parse(); }
+std::vector<TomlEntry> parse_toml(std::string_view text, const std::string& where) {
+  return Parser(text, where).parse();
+}
 
 std::vector<TomlEntry> read_toml(const std::filesystem::path& path) {
   constexpr std::uint64_t kMaxBytes = 1 << 24;

@@ -27,12 +27,13 @@ namespace fs = std::filesystem;
 
 /// "optimizer.learning_rate" -> "learning-rate,lr"
 std::string train_flag(const std::string& path) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kNames = {{{"loss.name", "loss"},
-                                                                                   {"loss.f_divergence.type", "f-divergence"},
-                                                                                   {"loss.f_divergence.alpha", "f-divergence-alpha"},
-                                                                                   {"optimizer.learning_rate", "learning-rate,lr"},
-                                                                                   {"schedule.kind", "schedule"},
-                                                                                   {"checkpoint.every_steps", "checkpoint-every"}}};
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kNames = {
+      {{"loss.name", "loss"},
+       {"loss.f_divergence.type", "f-divergence"},
+       {"loss.f_divergence.alpha", "f-divergence-alpha"},
+       {"optimizer.learning_rate", "learning-rate,lr"},
+       {"schedule.kind", "schedule"},
+       {"checkpoint.every_steps", "checkpoint-every"}}};
   for (const auto& [field, flag] : kNames) {
     if (path == field) return std::string(flag);
   }
@@ -65,19 +66,20 @@ struct Train {
     const std::vector<Preference> rows = read_jsonl<Preference>(data);
     if (rows.empty()) throw InputError(fmt::format("{}: no rows, expected preference pairs", data));
     const CausalLM policy = load_model(options);
-    const ChatTokenizer text = ChatTokenizer::load(options.model);
+    const ChatTokenizer text = ChatTokenizer::load(model_folder(options.model));
     std::vector<TokenPair> pairs = tokenize_pairs(rows, text);
     std::optional<CausalLM> reference_model;
     if (!reference.empty() && needs_reference(training.loss)) reference_model = load_model(options, reference);
     if (!reference.empty() && !needs_reference(training.loss)) {
-      log(LogLevel::kWarning, fmt::format("the loss {} has no reference: --reference is not used", loss_name(training.loss)));
+      log(LogLevel::kWarning,
+          fmt::format("the loss {} has no reference: --reference is not used", loss_name(training.loss)));
     }
 
     RunFolder folder(output, {.resume = resume});
     const fs::path checkpoints = fs::path(output) / "checkpoints";
     const fs::path metrics = fs::path(output) / "metrics.jsonl";
     training.max_length = usable_length(training, policy.config());
-    prepare_checkpoints(checkpoints, metrics);
+    prepare_checkpoints(checkpoints, metrics, training.checkpoint);
     {
       Trainer trainer(policy, std::move(pairs), training, std::move(reference_model));
       folder.fix_manifest(manifest());
@@ -95,7 +97,8 @@ struct Train {
           },
           metrics_line);
     }
-    save(policy);
+    policy.save(fs::path(output) / "model", model_folder(options.model),
+                parse_dtype(save_dtype.empty() ? options.dtype : save_dtype));
   }
 
   void check_training_options() {
@@ -137,18 +140,6 @@ struct Train {
                                         {"settings", settings},
                                         {"fingerprints", fingerprints}};
     return all.dump(2) + "\n";
-  }
-
-  /// The model's files beside the metrics: each appears whole, config.json last.
-  void save(const CausalLM& policy) const {
-    const fs::path folder = output;
-    const fs::path temporary = folder / ".model.sao-partial-save";
-    policy.save(temporary, options.model, parse_dtype(save_dtype.empty() ? options.dtype : save_dtype));
-    for (const auto& entry : fs::directory_iterator(temporary)) {
-      if (entry.path().filename() != "config.json") fs::rename(entry.path(), folder / entry.path().filename());
-    }
-    fs::rename(temporary / "config.json", folder / "config.json");
-    fs::remove_all(temporary);
   }
 
   Arguments arguments;

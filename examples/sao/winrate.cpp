@@ -34,8 +34,8 @@ struct WinRateCommand {
                                      {"discrete_win_rate", plain.discrete_win_rate},
                                      {"n", plain.n}};
     if (!difficulty_file.empty()) {
-      const AlpacaLengthControlled controlled = alpaca_length_controlled(
-          annotations, read_alpaca_difficulty(difficulty_file), read_alpaca_gamed(gamed_file));
+      const AlpacaLengthControlled controlled =
+          alpaca_length_controlled(annotations, read_alpaca_difficulty(difficulty_file), read_alpaca_gamed(gamed_file));
       result["length_controlled_winrate"] = controlled.length_controlled_winrate;
       result["lc_standard_error"] = controlled.lc_standard_error;
     }

@@ -33,7 +33,8 @@ TEST(Device, DevicesGetTheirCanonicalName) {
 }
 
 TEST(Device, OtherDevicesAreRefused) {
-  for (const char* text : {"", "gpu", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:128", "cuda:99999999999", "CPU", "cpu:0"}) {
+  for (const char* text :
+       {"", "gpu", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:128", "cuda:99999999999", "CPU", "cpu:0"}) {
     EXPECT_THROW(parse_device(text), InputError) << text;
   }
 }

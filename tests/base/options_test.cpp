@@ -24,17 +24,19 @@ namespace {
 TEST(Options, OneFunctionReadsAndWrites) {
   ColourOptions options;
   std::vector<std::string> names;
-  visit_fields([&](const char* name, auto& field, const char*) {
-    names.emplace_back(name);
-    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, double>) field = 0.25;
-  }, options);
+  visit_fields(
+      [&](const char* name, auto& field, const char*) {
+        names.emplace_back(name);
+        if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, double>) field = 0.25;
+      },
+      options);
   EXPECT_EQ(names, (std::vector<std::string>{"name", "share"}));
   EXPECT_EQ(options.share, 0.25);
 
   const ColourOptions constant;
-  visit_fields([](const char*, auto& field, const char*) {
-    static_assert(std::is_const_v<std::remove_reference_t<decltype(field)>>);
-  }, constant);
+  visit_fields([](const char*, auto& field,
+                  const char*) { static_assert(std::is_const_v<std::remove_reference_t<decltype(field)>>); },
+               constant);
 }
 
 TEST(Options, HasFieldsTellsOptionsFromPlainValues) {

@@ -29,8 +29,9 @@ std::string complaint(const std::string& text) {
 using Values = std::map<std::string, std::string>;
 
 TEST(Toml, TablesKeysAndValues) {
-  EXPECT_EQ(values("model = \"a/b\"  # where\n\n[train]\nepochs = 2\n[train.loss]\nname = 'simpo'\nbeta=10.0\n"),
-            (Values{{"model", "a/b"}, {"train.epochs", "2"}, {"train.loss.name", "simpo"}, {"train.loss.beta", "10.0"}}));
+  EXPECT_EQ(
+      values("model = \"a/b\"  # where\n\n[train]\nepochs = 2\n[train.loss]\nname = 'simpo'\nbeta=10.0\n"),
+      (Values{{"model", "a/b"}, {"train.epochs", "2"}, {"train.loss.name", "simpo"}, {"train.loss.beta", "10.0"}}));
   EXPECT_EQ(values("a.b.c = true\r\n\"q k\" = false\r\n"), (Values{{"a.b.c", "true"}, {"q k", "false"}}));
   EXPECT_EQ(values("[ a . b ]\nc = 1"), (Values{{"a.b.c", "1"}}));
   EXPECT_EQ(values("t = { x = 1, y.z = \"2\" }\nu = {}"), (Values{{"t.x", "1"}, {"t.y.z", "2"}}));
@@ -43,7 +44,8 @@ TEST(Toml, Numbers) {
 }
 
 TEST(Toml, Strings) {
-  EXPECT_EQ(values(R"(a = "x # no comment, \"quoted\" \t\u00e9\\")").at("a"), "x # no comment, \"quoted\" \t\xC3\xA9\\");
+  EXPECT_EQ(values(R"(a = "x # no comment, \"quoted\" \t\u00e9\\")").at("a"),
+            "x # no comment, \"quoted\" \t\xC3\xA9\\");
   EXPECT_EQ(values(R"(a = 'C:\no\escape "x"')").at("a"), R"(C:\no\escape "x")");
   EXPECT_EQ(values("a = \"\"").at("a"), "");
   EXPECT_EQ(values("a = \"\"\"\none\ntwo \\\n   three\"\"\"").at("a"), "one\ntwo three");

@@ -84,11 +84,26 @@ TEST(Records, LinesAreTheContract) {
   EXPECT_EQ(to_json_line(Persona{.text = "x"}), R"({"persona":"x"})");
   EXPECT_EQ(to_json_line(Prompt{.id = "p000001", .persona = "x", .text = "t", .ids = {1, 2}, .outcome = "kept"}),
             R"({"id":"p000001","persona":"x","text":"t","ids":[1,2],"outcome":"kept"})");
-  EXPECT_EQ(to_json_line(Response{.id = "p000001-0", .prompt_id = "p000001", .text = "t", .ids = {1}, .finish_reason = "stop", .seed = 5}),
-            R"({"id":"p000001-0","prompt_id":"p000001","k":0,"text":"t","ids":[1],"finish_reason":"stop","seed":5,"weights_version":0})");
-  EXPECT_EQ(to_json_line(Verdict{.id = "v", .prompt_id = "p", .first_id = "a", .second_id = "b", .p_first = 0.75, .p_as_first = 0.5, .outcome = "first"}),
-            R"({"id":"v","prompt_id":"p","first_id":"a","second_id":"b","p_as_first":0.5,"p_as_second":null,"p":0.75,"outcome":"first"})");
-  EXPECT_EQ(to_json_line(Preference{.id = "p", .prompt = {{"user", "q"}}, .chosen = {{"assistant", "a"}}, .rejected = {{"assistant", "b"}}, .prompt_ids = {1}, .chosen_ids = {2, 3}, .rejected_ids = {4}}),
+  EXPECT_EQ(
+      to_json_line(Response{
+          .id = "p000001-0", .prompt_id = "p000001", .text = "t", .ids = {1}, .finish_reason = "stop", .seed = 5}),
+      R"({"id":"p000001-0","prompt_id":"p000001","k":0,"text":"t","ids":[1],"finish_reason":"stop","seed":5,"weights_version":0})");
+  EXPECT_EQ(
+      to_json_line(Verdict{.id = "v",
+                           .prompt_id = "p",
+                           .first_id = "a",
+                           .second_id = "b",
+                           .p_first = 0.75,
+                           .p_as_first = 0.5,
+                           .outcome = "first"}),
+      R"({"id":"v","prompt_id":"p","first_id":"a","second_id":"b","p_as_first":0.5,"p_as_second":null,"p":0.75,"outcome":"first"})");
+  EXPECT_EQ(to_json_line(Preference{.id = "p",
+                                    .prompt = {{"user", "q"}},
+                                    .chosen = {{"assistant", "a"}},
+                                    .rejected = {{"assistant", "b"}},
+                                    .prompt_ids = {1},
+                                    .chosen_ids = {2, 3},
+                                    .rejected_ids = {4}}),
             R"({"id":"p","prompt":[{"role":"user","content":"q"}],"chosen":[{"role":"assistant","content":"a"}],)"
             R"("rejected":[{"role":"assistant","content":"b"}],"prompt_ids":[1],"chosen_ids":[2,3],"rejected_ids":[4],)"
             R"("prompt_length":1,"chosen_length":2,"rejected_length":1,"p":1.0,"weight":1.0})");
@@ -99,7 +114,8 @@ TEST(Records, InvalidUtf8NeverBreaksWriting) {
   for (const std::string& line :
        {to_json_line(Persona{.text = bad}), to_json_line(Prompt{.id = "p", .persona = bad, .text = bad}),
         to_json_line(Response{.id = "p", .text = bad, .finish_reason = "length"}),
-        to_json_line(Preference{.prompt = {{"user", bad}}, .chosen = {{"assistant", bad}}, .rejected = {{"assistant", bad}}})}) {
+        to_json_line(
+            Preference{.prompt = {{"user", bad}}, .chosen = {{"assistant", bad}}, .rejected = {{"assistant", bad}}})}) {
     EXPECT_TRUE(nlohmann::json::accept(line)) << line;
     EXPECT_THAT(line, HasSubstr("\xEF\xBF\xBD"));
   }
@@ -109,7 +125,8 @@ TEST(Records, PersonasFromElsewhere) {
   EXPECT_EQ(parse<Persona>(R"({"persona": "x", "source": "y", "n": [1]})").text, "x");
   EXPECT_EQ(complaint<Persona>(R"({"person": "x"})"), "no field \"persona\", expected a string");
   EXPECT_EQ(complaint<Persona>(R"({"persona": 3})"), "field \"persona\" is 3, expected a string");
-  EXPECT_EQ(complaint<Persona>(R"({"persona": " \n"})"), "field \"persona\" is \" \\n\", expected a text that is not blank");
+  EXPECT_EQ(complaint<Persona>(R"({"persona": " \n"})"),
+            "field \"persona\" is \" \\n\", expected a text that is not blank");
   EXPECT_EQ(complaint<Persona>(R"(["x"])"), "a list of 1, expected a JSON object");
   EXPECT_THAT(complaint<Persona>(R"({"persona": "x)"), HasSubstr("not valid JSON"));
 }
@@ -123,7 +140,8 @@ TEST(Records, FieldsOutOfRangeAreNamed) {
   EXPECT_EQ(response(R"("ids": [1, -1])"), "field \"ids\" holds a negative id, expected token ids");
   EXPECT_THAT(response(R"("ids": [1, 2147483648])"), HasSubstr("expected a list of integers below 2^31"));
   EXPECT_EQ(response(R"("seed": -1)"), "field \"seed\" is -1, expected an integer that is not negative");
-  EXPECT_EQ(response(R"("finish_reason": "eos")"), "field \"finish_reason\" is \"eos\", expected \"stop\" or \"length\"");
+  EXPECT_EQ(response(R"("finish_reason": "eos")"),
+            "field \"finish_reason\" is \"eos\", expected \"stop\" or \"length\"");
   EXPECT_EQ(complaint<Verdict>(R"({"id": "a", "prompt_id": "b", "first_id": "", "second_id": "", "outcome": "tie"})"),
             "no field \"p\", expected a number");
   EXPECT_EQ(complaint<Verdict>(R"({"id": "a", "prompt_id": "b", "outcome": "tie", "p": 1.5})"),
@@ -155,7 +173,8 @@ TEST(Preference, MessageLists) {
 }
 
 TEST(Preference, ListsAndStringsMayStandTogether) {
-  const auto pair = parse<Preference>(R"({"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"})");
+  const auto pair =
+      parse<Preference>(R"({"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"})");
   EXPECT_FALSE(pair.plain_text);
   EXPECT_EQ(pair.chosen, (Messages{{"assistant", "a"}}));
 }
@@ -175,7 +194,8 @@ TEST(Preference, ImplicitPromptOfConversations) {
   EXPECT_EQ(same.prompt, (Messages{{"user", "q"}}));
   EXPECT_EQ(same.chosen, same.rejected);
 
-  EXPECT_THAT(complaint<Preference>(R"({"chosen": [{"role": "user", "content": "q"}], "rejected": [{"role": "user", "content": "z"}]})"),
+  EXPECT_THAT(complaint<Preference>(
+                  R"({"chosen": [{"role": "user", "content": "q"}], "rejected": [{"role": "user", "content": "z"}]})"),
               HasSubstr("expected a prompt"));
 }
 

@@ -34,7 +34,8 @@ TEST_P(EngineParity, GreedyTokensAreThoseOfTransformers) {
   }
   const SamplingOptions greedy{.temperature = 0.0, .max_new_tokens = new_tokens.size(1), .ignore_eos = true};
   const CausalLM model = CausalLM::load(folder);
-  for (const EngineOptions& options : std::vector<EngineOptions>{{}, {.max_batch = 1}, {.max_batch = 2, .prefill_tokens = 5}}) {
+  for (const EngineOptions& options :
+       std::vector<EngineOptions>{{}, {.max_batch = 1}, {.max_batch = 2, .prefill_tokens = 5}}) {
     Engine engine(model, ChatTokenizer::load(folder), options);
     const auto completions = engine.generate_all(requests, greedy);
     for (std::size_t r = 0; r < requests.size(); ++r) {
@@ -59,7 +60,8 @@ TEST_P(EngineParity, ScoresAndNextTokensAreThoseOfTransformers) {
     const std::int64_t length = static_cast<std::int64_t>(all.size());
     if (length < 2) continue;
     for (const std::int64_t cut : {std::int64_t{1}, length / 2, length - 1}) {
-      scores.push_back({.prompt_ids = {all.begin(), all.begin() + cut}, .response_ids = {all.begin() + cut, all.end()}});
+      scores.push_back(
+          {.prompt_ids = {all.begin(), all.begin() + cut}, .response_ids = {all.begin() + cut, all.end()}});
       nexts.push_back({.ids = scores.back().prompt_ids, .candidates = {0, all[static_cast<std::size_t>(cut)], 5}});
       where.emplace_back(r, cut);
     }
@@ -77,7 +79,8 @@ TEST_P(EngineParity, ScoresAndNextTokensAreThoseOfTransformers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, EngineParity, ::testing::Values("gemma2-tiny", "sharded-gemma2", "llama3-tiny", "llama-tied"),
+INSTANTIATE_TEST_SUITE_P(Models, EngineParity,
+                         ::testing::Values("gemma2-tiny", "sharded-gemma2", "llama3-tiny", "llama-tied"),
                          [](const auto& model) {
                            std::string name = model.param;
                            std::replace(name.begin(), name.end(), '-', '_');

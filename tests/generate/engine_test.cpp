@@ -34,7 +34,8 @@ ChatTokenizer make_text() {
   std::ofstream tokenizer(folder / "tokenizer.json");
   tokenizer << R"({"version": "1.0", "added_tokens": [{"id": 0, "content": "<eos>", "special": true}], )"
             << R"("model": {"type": "BPE", "vocab": {)";
-  for (int i = 1; i < kVocabulary; ++i) tokenizer << (i > 1 ? ", " : "") << "\"" << static_cast<char>('@' + i) << (i == 28 ? "\\" : "") << "\": " << i;
+  for (int i = 1; i < kVocabulary; ++i)
+    tokenizer << (i > 1 ? ", " : "") << "\"" << static_cast<char>('@' + i) << (i == 28 ? "\\" : "") << "\": " << i;
   tokenizer << R"(}, "merges": []}})";
   tokenizer.close();
   std::ofstream(folder / "tokenizer_config.json") << R"({"eos_token": "<eos>"})";
@@ -84,7 +85,8 @@ std::vector<GenerationRequest> make_requests(std::size_t count, std::int64_t sam
     TokenIds ids;
     const std::int64_t length = 1 + static_cast<std::int64_t>(uniform_below(seed, 0, 45));
     for (std::int64_t i = 0; i < length; ++i) {
-      ids.push_back(static_cast<TokenId>(r % 3 == 0 && i < 20 ? 1 + i : 1 + uniform_below(seed, static_cast<std::uint64_t>(i) + 1, kVocabulary - 1)));
+      ids.push_back(static_cast<TokenId>(
+          r % 3 == 0 && i < 20 ? 1 + i : 1 + uniform_below(seed, static_cast<std::uint64_t>(i) + 1, kVocabulary - 1)));
     }
     requests.push_back({.prompt_ids = ids, .seed = Seed{5}.fork("answers").fork(r), .samples = samples});
   }
@@ -104,13 +106,15 @@ TEST(Engine, ASampleDependsOnItsRequestAndItsSeedOnly) {
       GenerationRequest request = requests[r];
       request.samples = r % 2 == 0 ? 1 : 4;
       const auto single = alone.generate_all({&request, 1}, sampling);
-      for (std::size_t k = 0; k < std::min<std::size_t>(3, single[0].size()); ++k) EXPECT_EQ(single[0][k], expected[r][k]);
+      for (std::size_t k = 0; k < std::min<std::size_t>(3, single[0].size()); ++k)
+        EXPECT_EQ(single[0][k], expected[r][k]);
     }
-    for (const EngineOptions& options : std::vector<EngineOptions>{{.max_batch = 1},
-                                                                   {.max_batch = 7, .prefill_tokens = 5},
-                                                                   {.max_batch = 64, .prefill_tokens = 33},
-                                                                   {.max_batch = 3, .prefill_tokens = 1},
-                                                                   {.cache_bytes = 6 * KvCache::bytes_per_block(small_config(), at::kFloat)}}) {
+    for (const EngineOptions& options :
+         std::vector<EngineOptions>{{.max_batch = 1},
+                                    {.max_batch = 7, .prefill_tokens = 5},
+                                    {.max_batch = 64, .prefill_tokens = 33},
+                                    {.max_batch = 3, .prefill_tokens = 1},
+                                    {.cache_bytes = 6 * KvCache::bytes_per_block(small_config(), at::kFloat)}}) {
       Engine engine = make_engine(options, gemma);
       EXPECT_EQ(engine.generate_all(requests, sampling), expected)
           << "max_batch " << options.max_batch << " prefill_tokens " << options.prefill_tokens;
@@ -129,7 +133,8 @@ TEST(Engine, ASampleDependsOnItsRequestAndItsSeedOnly) {
   }
 }
 
-// What the engine does, in words: run the whole sequence, take its last logits, draw with number i of the sample's stream.
+// What the engine does, in words: run the whole sequence, take its last logits, draw with number i of the sample's
+// stream.
 TEST(Engine, AgreesWithRecomputingEverything) {
   const CausalLM& model = small_model();
   const std::vector<GenerationRequest> requests = make_requests(6, 2);
@@ -199,12 +204,14 @@ TEST(Engine, FrequenciesFollowTheProbabilities) {
   const at::NoGradGuard no_grad;
   const at::Tensor logits = model.logits(model.hidden(pack({&prompt, 1})).narrow(0, 3, 1));
   const at::Tensor expected = at::softmax(logits[0] / 0.7, 0, at::kDouble) * kCount;
-  for (const std::span<const GenerationRequest> requests : {std::span<const GenerationRequest>(&many, 1), std::span<const GenerationRequest>(single)}) {
+  for (const std::span<const GenerationRequest> requests :
+       {std::span<const GenerationRequest>(&many, 1), std::span<const GenerationRequest>(single)}) {
     std::vector<double> found(kVocabulary, 0.0);
-    engine.generate(requests, {.temperature = 0.7, .max_new_tokens = 1}, [&](std::size_t, std::int64_t, const Completion& completion) {
-      ASSERT_EQ(completion.ids.size(), 1u);
-      found[static_cast<std::size_t>(completion.ids[0])] += 1.0;
-    });
+    engine.generate(requests, {.temperature = 0.7, .max_new_tokens = 1},
+                    [&](std::size_t, std::int64_t, const Completion& completion) {
+                      ASSERT_EQ(completion.ids.size(), 1u);
+                      found[static_cast<std::size_t>(completion.ids[0])] += 1.0;
+                    });
     double chi_square = 0.0, rest_expected = 0.0, rest_found = 0.0, degrees = 0.0;
     for (std::int64_t id = 0; id < kVocabulary; ++id) {
       const double e = expected[id].item<double>(), f = found[static_cast<std::size_t>(id)];
@@ -277,15 +284,17 @@ TEST(Engine, GivesEverySampleOnceAndCountsItsWork) {
   const std::vector<GenerationRequest> requests = make_requests(9, 3);
   std::map<std::pair<std::size_t, std::int64_t>, int> seen;
   std::int64_t tokens = 0;
-  engine.generate(requests, {.max_new_tokens = 10}, [&](std::size_t request, std::int64_t sample, const Completion& completion) {
-    ++seen[{request, sample}];
-    tokens += static_cast<std::int64_t>(completion.ids.size());
-  });
+  engine.generate(requests, {.max_new_tokens = 10},
+                  [&](std::size_t request, std::int64_t sample, const Completion& completion) {
+                    ++seen[{request, sample}];
+                    tokens += static_cast<std::int64_t>(completion.ids.size());
+                  });
   EXPECT_EQ(seen.size(), 27u);
   for (const auto& [key, times] : seen) EXPECT_EQ(times, 1);
   EXPECT_EQ(engine.stats().generated_tokens, tokens);
   std::int64_t prompt_tokens = 0;
-  for (const GenerationRequest& request : requests) prompt_tokens += static_cast<std::int64_t>(request.prompt_ids.size());
+  for (const GenerationRequest& request : requests)
+    prompt_tokens += static_cast<std::int64_t>(request.prompt_ids.size());
   EXPECT_LT(engine.stats().prompt_tokens, prompt_tokens) << "three prompts begin alike";
   EXPECT_GT(engine.stats().steps, 10);
   EXPECT_GT(engine.stats().peak_blocks, 0);
@@ -322,7 +331,8 @@ TEST(Engine, NextTokenLogProbsAreThoseOfTheWholeSequence) {
   for (std::size_t r = 0; r < requests.size(); ++r) {
     EXPECT_EQ(engine.next_token_log_probs({&requests[r], 1})[0], together[r]);
     const at::Tensor hidden = model.hidden(pack({&requests[r].ids, 1}));
-    const at::Tensor log_probs = at::log_softmax(model.logits(hidden.narrow(0, hidden.size(0) - 1, 1))[0], 0, at::kDouble);
+    const at::Tensor log_probs =
+        at::log_softmax(model.logits(hidden.narrow(0, hidden.size(0) - 1, 1))[0], 0, at::kDouble);
     ASSERT_EQ(together[r].size(), requests[r].candidates.size());
     for (std::size_t c = 0; c < together[r].size(); ++c) {
       EXPECT_NEAR(together[r][c], log_probs[requests[r].candidates[c]].item<double>(), 2e-6);
@@ -407,7 +417,8 @@ TEST(Engine, NamesTheRequestThatIsWrong) {
   requests[2].samples = 0;
   expect_error(generate, {"request 2", "0 samples"});
   requests[2].samples = 1;
-  expect_error([&] { engine.generate_all(requests, {.top_p = 2.0, .max_new_tokens = 0}); }, {"top_p is 2", "max_new_tokens is 0"});
+  expect_error([&] { engine.generate_all(requests, {.top_p = 2.0, .max_new_tokens = 0}); },
+               {"top_p is 2", "max_new_tokens is 0"});
 
   std::vector<ScoreRequest> scores{{{1}, {2}}, {{}, {2}}};
   const auto score = [&] { engine.score(scores); };
@@ -423,7 +434,8 @@ TEST(Engine, NamesTheRequestThatIsWrong) {
   expect_error(next, {"request 1", "token 61", "candidates"});
   nexts[1] = {TokenIds(129, 1), {1}};
   expect_error(next, {"request 1", "129 tokens"});
-  expect_error([] { make_engine({.max_batch = 0, .prefill_tokens = -1, .cache_bytes = 0}); }, {"max_batch is 0", "prefill_tokens is -1", "cache_bytes is 0"});
+  expect_error([] { make_engine({.max_batch = 0, .prefill_tokens = -1, .cache_bytes = 0}); },
+               {"max_batch is 0", "prefill_tokens is -1", "cache_bytes is 0"});
 }
 
 TEST(Engine, StaysWithinItsCacheOrSaysWhatToRaise) {
@@ -461,13 +473,17 @@ TEST(Engine, ACallbackMayThrowAndTheEngineGoesOn) {
   const auto expected = engine.generate_all(requests, sampling);
   struct Stop {};
   int given = 0;
-  EXPECT_THROW(engine.generate(requests, sampling, [&](std::size_t, std::int64_t, const Completion&) {
-    if (++given == 5) throw Stop{};
-  }), Stop);
+  EXPECT_THROW(engine.generate(requests, sampling,
+                               [&](std::size_t, std::int64_t, const Completion&) {
+                                 if (++given == 5) throw Stop{};
+                               }),
+               Stop);
   EXPECT_EQ(given, 5);
   EXPECT_EQ(engine.generate_all(requests, sampling), expected);
-  EXPECT_THROW(engine.generate(requests, sampling, [&](std::size_t, std::int64_t, const Completion&) { engine.generate_all(requests, sampling); }),
-               InputError);
+  EXPECT_THROW(
+      engine.generate(requests, sampling,
+                      [&](std::size_t, std::int64_t, const Completion&) { engine.generate_all(requests, sampling); }),
+      InputError);
   EXPECT_EQ(engine.generate_all(requests, sampling), expected);
 }
 
@@ -489,25 +505,25 @@ TEST(Engine, FollowsChangedWeights) {
 }
 
 TEST(Engine, RefusesBrokenWeights) {
-  const CausalLM model = CausalLM::random(small_config(false), Seed{3}, {}, 0.25);
-  Engine engine(model, make_text());
-  const std::vector<GenerationRequest> requests = make_requests(2);
-  const auto before = engine.generate_all(requests, {.max_new_tokens = 4});
-  const at::Tensor weight = model.parameters()[5].second;  // the output projection of attention
-  const at::Tensor saved = weight.clone();
-  {
-    const at::NoGradGuard no_grad;
-    weight.fill_(std::nanf(""));
+  for (const bool gemma : {true, false}) {
+    const CausalLM model = CausalLM::random(small_config(gemma), Seed{3}, {}, 0.25);
+    Engine engine(model, make_text());
+    const std::vector<GenerationRequest> requests = make_requests(2);
+    const auto before = engine.generate_all(requests, {.max_new_tokens = 4});
+    const auto write = [&](at::Tensor weight, const at::Tensor& values) {
+      const at::NoGradGuard no_grad;
+      weight.copy_(values);
+      model.weights_changed();
+    };
+    for (const auto& [name, weight] : model.parameters()) {
+      const at::Tensor saved = weight.clone();
+      write(weight, at::full_like(weight, std::nanf("")));
+      EXPECT_THROW(engine.generate_all(requests, {.max_new_tokens = 4}), InputError) << name;
+      EXPECT_THROW(engine.generate_all(requests, {.temperature = 0.0, .max_new_tokens = 4}), InputError) << name;
+      write(weight, saved);
+    }
+    EXPECT_EQ(engine.generate_all(requests, {.max_new_tokens = 4}), before) << "nothing broken stays in the cache";
   }
-  model.weights_changed();
-  EXPECT_THROW(engine.generate_all(requests, {.max_new_tokens = 4}), InputError);
-  EXPECT_THROW(engine.generate_all(requests, {.temperature = 0.0, .max_new_tokens = 4}), InputError);
-  {
-    const at::NoGradGuard no_grad;
-    weight.copy_(saved);
-  }
-  model.weights_changed();
-  EXPECT_EQ(engine.generate_all(requests, {.max_new_tokens = 4}), before) << "nothing broken stays in the cache";
 }
 
 TEST(Engine, RunsInBFloat16) {

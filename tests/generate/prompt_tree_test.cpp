@@ -28,8 +28,8 @@ TEST(PromptTree, SharesInstructionsAndThePromptOfBothOrders) {
     ids.insert(ids.end(), tail.begin(), tail.end());
     return ids;
   };
-  const PromptTree tree = build({prompt({1, 2, 3, 30, 31}), prompt({4, 4, 4, 50, 51}), prompt({1, 2, 3, 31, 30}),
-                                 prompt({4, 4, 4, 51, 50})}, 3);
+  const PromptTree tree = build(
+      {prompt({1, 2, 3, 30, 31}), prompt({4, 4, 4, 50, 51}), prompt({1, 2, 3, 31, 30}), prompt({4, 4, 4, 51, 50})}, 3);
   ASSERT_EQ(tree.roots.size(), 1u);
   const PromptNode& root = tree.nodes[tree.roots[0]];
   EXPECT_EQ(root.end, 4);
@@ -107,7 +107,8 @@ TEST(PromptTree, SpellsEveryPromptOnce) {
     if (least == 1) {  // then no prefix is computed twice
       std::set<TokenIds> prefixes;
       for (const TokenIds& prompt : prompts) {
-        for (std::size_t end = 1; end <= prompt.size(); ++end) prefixes.insert(TokenIds(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(end)));
+        for (std::size_t end = 1; end <= prompt.size(); ++end)
+          prefixes.insert(TokenIds(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(end)));
       }
       ASSERT_EQ(tokens, static_cast<std::int64_t>(prefixes.size()));
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The scheduler and the cache with a fake model: its next token is a hash of everything its sequence holds in the cache, so
-// that a token that is missing, foreign or out of order changes what follows.
+// The scheduler and the cache with a fake model: its next token is a hash of everything its sequence holds in the
+// cache, so that a token that is missing, foreign or out of order changes what follows.
 #include "generate/scheduler.h"
 
 #include <ATen/ATen.h>
@@ -54,7 +54,8 @@ class FakeExecutor final : public Executor {
       const std::int64_t seen = step.positions[plan.rows[row]].item<std::int64_t>() + 1;
       TokenIds content;
       for (std::int64_t i = 0; i < seen; ++i) {
-        const std::int64_t block = step.block_tables[static_cast<std::int64_t>(s)][i / kKvBlockSize].item<std::int64_t>();
+        const std::int64_t block =
+            step.block_tables[static_cast<std::int64_t>(s)][i / kKvBlockSize].item<std::int64_t>();
         content.push_back(static_cast<TokenId>(keys[block * kKvBlockSize + i % kKvBlockSize]));
       }
       hidden[static_cast<std::int64_t>(row)][next_token(content)] = 1.0f;
@@ -71,7 +72,8 @@ struct Outcome {
 };
 
 // Runs everything, checking every invariant after every step.
-Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& tree, KvCache& cache, const SchedulerOptions& options) {
+Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& tree, KvCache& cache,
+              const SchedulerOptions& options) {
   Outcome result;
   FakeExecutor executor;
   Scheduler scheduler(requests, tree, cache, options);
@@ -81,17 +83,24 @@ Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& t
     const at::Tensor logits = executor.logits(executor.run(plan, cache));
     ++result.steps;
     result.prompt_tokens += plan.prompt_tokens;
-    result.most_running = std::max(result.most_running, static_cast<std::int64_t>(plan.ids.size()) - plan.prompt_tokens);
+    result.most_running =
+        std::max(result.most_running, static_cast<std::int64_t>(plan.ids.size()) - plan.prompt_tokens);
     result.most_used = std::max(result.most_used, cache.total_blocks() - cache.free_blocks());
     std::vector<ops::Drawn> drawn;
     for (const PlannedDraw& draw : plan.draws) {
-      drawn.push_back({.id = sampled(static_cast<TokenId>(logits[draw.row].argmax().item<std::int64_t>()), draw.sample), .log_prob = -0.5f});
+      drawn.push_back({.id = sampled(static_cast<TokenId>(logits[draw.row].argmax().item<std::int64_t>()), draw.sample),
+                       .log_prob = -0.5f});
     }
     for (const PlannedRead& read : plan.reads) {
-      EXPECT_TRUE(result.reads.emplace(std::pair(read.request, read.position), static_cast<TokenId>(logits[read.row].argmax().item<std::int64_t>())).second);
+      EXPECT_TRUE(result.reads
+                      .emplace(std::pair(read.request, read.position),
+                               static_cast<TokenId>(logits[read.row].argmax().item<std::int64_t>()))
+                      .second);
     }
     for (Finished& finished : scheduler.commit(drawn)) {
-      EXPECT_TRUE(result.completions.emplace(std::pair(finished.request, finished.sample), std::move(finished.completion)).second);
+      EXPECT_TRUE(
+          result.completions.emplace(std::pair(finished.request, finished.sample), std::move(finished.completion))
+              .second);
     }
     EXPECT_THAT(scheduler.check(), IsEmpty());
     EXPECT_THAT(cache.check(), IsEmpty());
@@ -115,7 +124,8 @@ Completion expected(const ScheduledRequest& request, std::int64_t sample, const 
   return completion;
 }
 
-void expect_right(const Outcome& result, const std::vector<ScheduledRequest>& requests, const SchedulerOptions& options) {
+void expect_right(const Outcome& result, const std::vector<ScheduledRequest>& requests,
+                  const SchedulerOptions& options) {
   std::size_t samples = 0, reads = 0;
   for (std::size_t r = 0; r < requests.size(); ++r) {
     const std::int64_t length = static_cast<std::int64_t>(requests[r].prompt.size());

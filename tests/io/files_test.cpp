@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sao/io/files.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -62,7 +62,8 @@ TEST(Files, ReadFileNamesThePathThatIsNotThere) {
     read_file(folder / "absent.txt");
     FAIL() << "no exception";
   } catch (const InputError& error) {
-    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("absent.txt"), ::testing::HasSubstr("No such file")));
+    EXPECT_THAT(error.what(),
+                ::testing::AllOf(::testing::HasSubstr("absent.txt"), ::testing::HasSubstr("No such file")));
   }
   EXPECT_THROW(read_file(folder.path()), InputError);
 }
@@ -179,9 +180,13 @@ TEST(AppendFile, GrowsLineByLineAndIsReopened) {
 TEST(AppendFile, DropsATornLastLine) {
   const testing::TemporaryFolder folder;
   const std::string big(200'000, 'b');  // longer than the piece that is looked at in one go
-  for (const auto& [found, left] : std::vector<std::pair<std::string, std::string>>{
-           {"", ""}, {"torn", ""}, {"one\n", "one\n"}, {"one\ntwo\n{\"torn", "one\ntwo\n"}, {"one\n" + big, "one\n"}, {big, ""},
-           {big + "\ntorn", big + "\n"}}) {
+  for (const auto& [found, left] : std::vector<std::pair<std::string, std::string>>{{"", ""},
+                                                                                    {"torn", ""},
+                                                                                    {"one\n", "one\n"},
+                                                                                    {"one\ntwo\n{\"torn", "one\ntwo\n"},
+                                                                                    {"one\n" + big, "one\n"},
+                                                                                    {big, ""},
+                                                                                    {big + "\ntorn", big + "\n"}}) {
     put(folder / "x", found);
     AppendFile file(folder / "x");
     EXPECT_EQ(read_file(folder / "x"), left);

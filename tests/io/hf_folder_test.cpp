@@ -105,8 +105,10 @@ TEST(HfFolder, BrokenIndexesAreNamed) {
   EXPECT_THAT(with_index(R"({"weight_map": {"a": 3}})"), HasSubstr("field \"a\" is 3, expected a string"));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": "t.safetensors"}})"),
               AllOf(HasSubstr("shard \"t.safetensors\""), HasSubstr("not in the folder")));
-  EXPECT_THAT(with_index(R"({"weight_map": {"b": "s.safetensors"}})"), HasSubstr("tensor \"b\" is not in \"s.safetensors\""));
-  EXPECT_THAT(with_index(R"({"weight_map": {"a": "../s.safetensors"}})"), HasSubstr("expected a file of the same folder"));
+  EXPECT_THAT(with_index(R"({"weight_map": {"b": "s.safetensors"}})"),
+              HasSubstr("tensor \"b\" is not in \"s.safetensors\""));
+  EXPECT_THAT(with_index(R"({"weight_map": {"a": "../s.safetensors"}})"),
+              HasSubstr("expected a file of the same folder"));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": "/etc/passwd"}})"), HasSubstr("expected a file of the same folder"));
 }
 

@@ -144,11 +144,11 @@ TEST(Json, DifferencesNameEveryFieldWithBothValues) {
   EXPECT_TRUE(option_differences(saved, now).empty());
   now.inner.rate = 8e-7;
   now.name = "y";
-  EXPECT_EQ(option_differences(saved, now),
-            (std::vector<std::string>{"inner.rate: 5e-07 in the checkpoint, 8e-07 now",
-                                      "name: \"x\" in the checkpoint, \"y\" now"}));
-  EXPECT_EQ(json_differences(parse_json(R"({"a": 1, "b": [1]})", ""), parse_json(R"({"b": [2, 3]})", ""), "then", "now"),
-            (std::vector<std::string>{"a: 1 then, absent now", "b: a list of 1 then, a list of 2 now"}));
+  EXPECT_EQ(option_differences(saved, now), (std::vector<std::string>{"inner.rate: 5e-07 in the checkpoint, 8e-07 now",
+                                                                      "name: \"x\" in the checkpoint, \"y\" now"}));
+  EXPECT_EQ(
+      json_differences(parse_json(R"({"a": 1, "b": [1]})", ""), parse_json(R"({"b": [2, 3]})", ""), "then", "now"),
+      (std::vector<std::string>{"a: 1 then, absent now", "b: a list of 1 then, a list of 2 now"}));
 }
 
 }  // namespace

@@ -31,7 +31,8 @@ std::string file_bytes(const std::string& header, std::size_t data_bytes) {
   return file_bytes(header, data_bytes, header.size());
 }
 
-std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& offsets) {
+std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  const std::string& offsets) {
   return fmt::format(R"("{}":{{"dtype":"{}","shape":{},"data_offsets":{}}})", name, dtype, shape, offsets);
 }
 
@@ -137,7 +138,8 @@ TEST(Safetensors, GoodFilesOfOddKindsOpen) {
   EXPECT_EQ(complaint(file_bytes("{}", 0)), "none");
   EXPECT_EQ(complaint(file_bytes("{}      ", 0)), "none");
   EXPECT_EQ(complaint(file_bytes("{" + entry("a", "F32", "[]", "[0,4]") + "}", 4)), "none");
-  EXPECT_EQ(complaint(file_bytes("{" + entry("a", "F32", "[0,9]", "[0,0]") + "," + entry("b", "U8", "[2]", "[0,2]") + "}", 2)),
+  EXPECT_EQ(complaint(file_bytes(
+                "{" + entry("a", "F32", "[0,9]", "[0,0]") + "," + entry("b", "U8", "[2]", "[0,2]") + "}", 2)),
             "none");
   EXPECT_EQ(complaint(file_bytes("{" + entry("a", "F4", "[4]", "[0,2]") + "}", 2)), "none");
   EXPECT_EQ(complaint(file_bytes(R"({"__metadata__":{"a":"b"}})", 0)), "none");
@@ -145,7 +147,8 @@ TEST(Safetensors, GoodFilesOfOddKindsOpen) {
 
 TEST(Safetensors, DtypesWithoutATensorAreNamedWhenAskedFor) {
   const testing::TemporaryFolder folder;
-  std::ofstream(folder / "x.safetensors", std::ios::binary) << file_bytes("{" + entry("a", "F4", "[4]", "[0,2]") + "}", 2);
+  std::ofstream(folder / "x.safetensors", std::ios::binary)
+      << file_bytes("{" + entry("a", "F4", "[4]", "[0,2]") + "}", 2);
   const auto file = SafetensorsFile::open(folder / "x.safetensors");
   EXPECT_THROW(file.tensor("a"), InputError);
   EXPECT_THROW(file.tensor("none"), InputError);
@@ -175,14 +178,16 @@ TEST(Safetensors, HeadersThatAreNoHeaders) {
   EXPECT_THAT(complaint(file_bytes(R"({"a":3})", 0)), HasSubstr("tensor \"a\": 3, expected an object"));
   EXPECT_THAT(complaint(file_bytes(R"({"a":{"shape":[],"data_offsets":[0,4]}})", 4)),
               HasSubstr("tensor \"a\": no field \"dtype\""));
-  EXPECT_THAT(complaint(file_bytes(R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4)), HasSubstr("no field \"shape\""));
+  EXPECT_THAT(complaint(file_bytes(R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4)),
+              HasSubstr("no field \"shape\""));
   EXPECT_THAT(complaint(file_bytes(R"({"a":{"dtype":"F32","shape":[]}})", 4)), HasSubstr("no field \"data_offsets\""));
   EXPECT_THAT(complaint(file_bytes("{" + entry("a", "F33", "[1]", "[0,4]") + "}", 4)),
               AllOf(HasSubstr("dtype \"F33\""), HasSubstr("BF16")));
   EXPECT_THAT(complaint(file_bytes(R"({"__metadata__":{"a":1}})", 0)), HasSubstr("__metadata__: field \"a\" is 1"));
   EXPECT_THAT(complaint(file_bytes(R"({"__metadata__":[]})", 0)), HasSubstr("__metadata__ is not an object"));
-  EXPECT_THAT(complaint(file_bytes("{" + entry("a", "U8", "[1]", "[0,1]") + "," + entry("a", "U8", "[1]", "[1,2]") + "}", 2)),
-              HasSubstr("tensor \"a\" twice"));
+  EXPECT_THAT(
+      complaint(file_bytes("{" + entry("a", "U8", "[1]", "[0,1]") + "," + entry("a", "U8", "[1]", "[1,2]") + "}", 2)),
+      HasSubstr("tensor \"a\" twice"));
 }
 
 TEST(Safetensors, ShapesAndOffsetsThatDoNotFit) {
@@ -201,7 +206,8 @@ TEST(Safetensors, ShapesAndOffsetsThatDoNotFit) {
   EXPECT_THAT(of("[4611686018427387904,4]", "[0,16]"), HasSubstr("no size in whole bytes"));
   EXPECT_THAT(of("[4294967296,4294967296]", "[0,16]"), HasSubstr("no size in whole bytes"));
   EXPECT_THAT(of("[0,4611686018427387904,4]", "[0,0]"), HasSubstr("no size in whole bytes"));
-  EXPECT_THAT(complaint(file_bytes("{" + entry("a", "F4", "[3]", "[0,2]") + "}", 2)), HasSubstr("no size in whole bytes"));
+  EXPECT_THAT(complaint(file_bytes("{" + entry("a", "F4", "[3]", "[0,2]") + "}", 2)),
+              HasSubstr("no size in whole bytes"));
   std::string dimensions = "[1";
   for (int i = 0; i < 100; ++i) dimensions += ",1";
   EXPECT_THAT(of(dimensions + "]", "[0,4]"), HasSubstr("at most 64 sizes"));
@@ -209,11 +215,13 @@ TEST(Safetensors, ShapesAndOffsetsThatDoNotFit) {
 
 TEST(Safetensors, OverlapsAndHoles) {
   const auto two = [](const std::string& first, const std::string& second, std::size_t bytes) {
-    return complaint(file_bytes("{" + entry("a", "U8", "[4]", first) + "," + entry("b", "U8", "[4]", second) + "}", bytes));
+    return complaint(
+        file_bytes("{" + entry("a", "U8", "[4]", first) + "," + entry("b", "U8", "[4]", second) + "}", bytes));
   };
   EXPECT_EQ(two("[0,4]", "[4,8]", 8), "none");
   EXPECT_EQ(two("[4,8]", "[0,4]", 8), "none");
-  EXPECT_THAT(two("[0,4]", "[2,6]", 6), AllOf(HasSubstr("tensor \"b\" begins at byte 2, expected 4"), HasSubstr("overlap")));
+  EXPECT_THAT(two("[0,4]", "[2,6]", 6),
+              AllOf(HasSubstr("tensor \"b\" begins at byte 2, expected 4"), HasSubstr("overlap")));
   EXPECT_THAT(two("[0,4]", "[0,4]", 4), HasSubstr("overlap"));
   EXPECT_THAT(two("[0,4]", "[5,9]", 9), AllOf(HasSubstr("begins at byte 5, expected 4"), HasSubstr("holes")));
   EXPECT_THAT(two("[1,5]", "[5,9]", 9), HasSubstr("begins at byte 1, expected 0"));

@@ -18,9 +18,9 @@ namespace sao {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using nlohmann::json;
 
 /// A caller that stops the run in the middle of a stage.
 struct Stop : std::runtime_error {
@@ -131,8 +131,8 @@ TEST_F(RunTest, FilesAreTheContract) {
   ASSERT_GT(kept, 4u);
   const std::vector<json> responses = lines(round / "responses.jsonl");
   ASSERT_EQ(responses.size(), 2 * kept);
-  EXPECT_EQ(fields(responses[0]), (std::set<std::string>{"id", "prompt_id", "k", "text", "ids", "finish_reason", "seed",
-                                                         "weights_version"}));
+  EXPECT_EQ(fields(responses[0]),
+            (std::set<std::string>{"id", "prompt_id", "k", "text", "ids", "finish_reason", "seed", "weights_version"}));
   const std::vector<json> verdicts = lines(round / "verdicts.jsonl");
   ASSERT_EQ(verdicts.size(), kept);
   const std::vector<json> pairs = lines(round / "pairs.jsonl");
@@ -227,16 +227,17 @@ TEST_F(RunTest, TornLinesAndMissingTailsAreMadeGood) {
   run_all(folder / "whole", settings());
   const auto whole = files_of(folder / "whole");
   // What a killed process may leave: everything up to some byte of some file, and none of what comes after it.
-  const std::vector<std::string> order = {"prompts.jsonl", "responses.jsonl", "verdicts.jsonl", "pairs.jsonl",
-                                          "metrics.jsonl", "checkpoints",     "model",          "eval_answers.jsonl",
-                                          "eval.json"};
+  const std::vector<std::string> order = {"prompts.jsonl", "responses.jsonl",    "verdicts.jsonl",
+                                          "pairs.jsonl",   "metrics.jsonl",      "checkpoints",
+                                          "model",         "eval_answers.jsonl", "eval.json"};
   for (std::size_t cut = 0; cut < order.size(); ++cut) {
     for (const double share : {0.0, 0.4, 0.97}) {
       const fs::path run = folder / "cut";
       fs::copy(folder / "whole", run, fs::copy_options::recursive);
       for (std::size_t later = cut + 1; later < order.size(); ++later) fs::remove_all(run / "round-1" / order[later]);
       const fs::path file = run / "round-1" / order[cut];
-      if (order[cut] == "metrics.jsonl" || order[cut].find(".jsonl") == std::string::npos || order[cut] == "pairs.jsonl") {
+      if (order[cut] == "metrics.jsonl" || order[cut].find(".jsonl") == std::string::npos ||
+          order[cut] == "pairs.jsonl") {
         if (order[cut] != "metrics.jsonl") fs::remove_all(file);  // these appear whole
       }
       if (fs::is_regular_file(file)) {

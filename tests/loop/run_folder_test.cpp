@@ -73,10 +73,10 @@ TEST(RunFolder, ManifestStaysAndNamesEveryDifference) {
   const std::string first = R"({"settings": {"rate": 5e-7, "seed": 1, "engine": {"batch": 1}}})";
   run.fix_manifest(first);
   run.fix_manifest(first);
-  EXPECT_THAT(message_of<InputError>([&] {
-                run.fix_manifest(R"({"settings": {"rate": 8e-7, "seed": 2, "engine": {"batch": 1}}})");
-              }),
-              AllOf(HasSubstr("settings.rate: 5e-07 in the run, 8e-07 now"), HasSubstr("settings.seed: 1 in the run, 2 now")));
+  EXPECT_THAT(
+      message_of<InputError>(
+          [&] { run.fix_manifest(R"({"settings": {"rate": 8e-7, "seed": 2, "engine": {"batch": 1}}})"); }),
+      AllOf(HasSubstr("settings.rate: 5e-07 in the run, 8e-07 now"), HasSubstr("settings.seed: 1 in the run, 2 now")));
   run.fix_manifest(R"({"settings": {"rate": 5e-7, "seed": 1, "engine": {"batch": 64}}})", {"settings.engine.batch"});
   EXPECT_EQ(read_file(run.path() / "manifest.json"), first);
 }

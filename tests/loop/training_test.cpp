@@ -42,7 +42,7 @@ class TrainingTest : public ::testing::Test {
     const CausalLM policy = CausalLM::load(folder_ / "model");
     const fs::path where = folder_ / name;
     fs::create_directories(where);
-    prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl");
+    prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl", some_options().checkpoint);
     Trainer trainer(policy, some_pairs(), some_options());
     try {
       train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", [&](const Trainer&) {
@@ -93,9 +93,17 @@ TEST_F(TrainingTest, HalfRemovedCheckpointsGo) {
   fs::create_directories(folder_ / "run/checkpoints/step-000001");
   fs::create_directories(folder_ / "run/checkpoints/notes");
   std::ofstream(folder_ / "run/checkpoints/step-000001/tensors.safetensors") << "half";
-  prepare_checkpoints(folder_ / "run/checkpoints", folder_ / "run/metrics.jsonl");
+  prepare_checkpoints(folder_ / "run/checkpoints", folder_ / "run/metrics.jsonl", {.keep = 2});
   EXPECT_EQ(checkpoints("run"), (std::vector<std::string>{"notes", "step-000002", "step-000004"}));
   EXPECT_NO_THROW(prepare_checkpoints(folder_ / "none", folder_ / "none.jsonl"));
+}
+
+// A kill between a new checkpoint and the removal of the one that it replaces.
+TEST_F(TrainingTest, OlderCheckpointsThanAreKeptGo) {
+  const std::string whole = train("run");
+  fs::copy(folder_ / "run/checkpoints/step-000004", folder_ / "run/checkpoints/step-000002");
+  EXPECT_EQ(train("run"), whole);
+  EXPECT_EQ(checkpoints("run"), (std::vector<std::string>{"step-000004", "step-000006"}));
 }
 
 TEST_F(TrainingTest, LengthNeverExceedsTheContext) {

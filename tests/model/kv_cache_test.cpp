@@ -102,8 +102,8 @@ TEST(KvCache, KnowsReleasedAndInventedSequences) {
   EXPECT_THROW(make_cache(0), InputError);
 }
 
-// Random creates, forks, appends and releases. Each appended token's key and value hold a number of its own in every layer;
-// reading a sequence back through its block table must give its numbers, whatever the others did.
+// Random creates, forks, appends and releases. Each appended token's key and value hold a number of its own in every
+// layer; reading a sequence back through its block table must give its numbers, whatever the others did.
 TEST(KvCache, AgreesWithListsOfNumbers) {
   const Seed seed{7};
   std::uint64_t draws = 0;
@@ -163,7 +163,8 @@ TEST(KvCache, AgreesWithListsOfNumbers) {
         }
         const at::Tensor rows = numbers.view({-1, 1, 1}).expand({tokens, 2, 4}).contiguous();
         for (std::int64_t layer = 0; layer < 2; ++layer) {
-          ops::append_to_cache(rows * (layer + 1), -rows * (layer + 1), plan.slots, cache.keys(layer), cache.values(layer));
+          ops::append_to_cache(rows * (layer + 1), -rows * (layer + 1), plan.slots, cache.keys(layer),
+                               cache.values(layer));
         }
         for (std::size_t s = 0; s < sequences.size(); ++s) {
           const std::vector<float>& expected = model[sequences[s]];

@@ -123,7 +123,8 @@ TEST(Sample, OtherDtypesTakeThePlainPath) {
   const at::Tensor logits = at::randn({3, 50}) * 2.0;
   const SampleOptions options{.temperature = 0.9, .top_k = 30, .top_p = 0.9};
   std::vector<Draw> draws;
-  for (std::int64_t i = 0; i < 300; ++i) draws.push_back({.row = i % 3, .uniform = uniform(Seed{6}, static_cast<std::uint64_t>(i))});
+  for (std::int64_t i = 0; i < 300; ++i)
+    draws.push_back({.row = i % 3, .uniform = uniform(Seed{6}, static_cast<std::uint64_t>(i))});
   std::vector<Drawn> fast(draws.size()), plain(draws.size());
   sample(logits, draws, options, fast);
   sample(logits.to(at::kDouble), draws, options, plain);
@@ -183,9 +184,11 @@ TEST(Sample, FrequenciesFollowTheDistribution) {
   at::manual_seed(10);
   const std::int64_t V = 40, count = 200000;
   const at::Tensor logits = at::randn({1, V}) * 1.5;
-  for (const SampleOptions& options : std::vector<SampleOptions>{{.temperature = 0.7}, {.temperature = 1.3, .top_k = 25, .top_p = 0.9}}) {
+  for (const SampleOptions& options :
+       std::vector<SampleOptions>{{.temperature = 0.7}, {.temperature = 1.3, .top_k = 25, .top_p = 0.9}}) {
     std::vector<Draw> draws(count);
-    for (std::int64_t i = 0; i < count; ++i) draws[static_cast<std::size_t>(i)].uniform = uniform(Seed{11}, static_cast<std::uint64_t>(i));
+    for (std::int64_t i = 0; i < count; ++i)
+      draws[static_cast<std::size_t>(i)].uniform = uniform(Seed{11}, static_cast<std::uint64_t>(i));
     std::vector<Drawn> drawn(draws.size());
     sample(logits, draws, options, drawn);
     const at::Tensor expected = sampling_distribution(logits, options)[0] * count;
@@ -255,8 +258,10 @@ TEST(Sample, LogProbsAreThoseOfLogProbs) {
     Drawn drawn;
     sample(logits, {&draw, 1}, {}, {&drawn, 1});
     EXPECT_EQ(token_log_probs(logits, std::vector<RowToken>{{0, 1}, {row, drawn.id}, {row, 0}})[1], drawn.log_prob);
-    EXPECT_NEAR(token_log_probs(logits.to(at::kDouble), std::vector<RowToken>{{row, 0}, {row, drawn.id}})[1], drawn.log_prob, 1e-5);
-    const at::Tensor expected = log_probs(hidden.narrow(0, row, 1), weight, at::tensor({static_cast<std::int64_t>(drawn.id)}));
+    EXPECT_NEAR(token_log_probs(logits.to(at::kDouble), std::vector<RowToken>{{row, 0}, {row, drawn.id}})[1],
+                drawn.log_prob, 1e-5);
+    const at::Tensor expected =
+        log_probs(hidden.narrow(0, row, 1), weight, at::tensor({static_cast<std::int64_t>(drawn.id)}));
     EXPECT_NEAR(expected.item<double>(), drawn.log_prob, 1e-5);
   }
   for (const RowToken wrong : {RowToken{0, 333}, RowToken{0, -1}, RowToken{5, 0}, RowToken{-1, 0}}) {

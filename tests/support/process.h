@@ -31,8 +31,8 @@ class Process {
   Process(const std::string& program, const std::vector<std::string>& arguments, const std::string& input = {},
           const std::filesystem::path& work_folder = {}) {
     std::ofstream(files_ / "in", std::ios::binary) << input;
-    std::vector<std::string> words = {program.find('/') == std::string::npos ? std::string(SAO_BINARY_DIR "/bin/") + program
-                                                                             : program};
+    std::vector<std::string> words = {
+        program.find('/') == std::string::npos ? std::string(SAO_BINARY_DIR "/bin/") + program : program};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());

@@ -31,9 +31,10 @@ inline void write_tiny_model(const std::filesystem::path& folder, Seed seed = {1
 
 /// Short words for prompts and judge: the default templates would fill the tiny model's context.
 inline void write_tiny_templates(const std::filesystem::path& file) {
-  write_file_atomically(file,
-                        "{\"persona\": \"You are {persona}. Ask.\", \"unguided\": \"Ask.\", \"judge\": \"{prompt} 1: {first} "
-                        "2: {second}\", \"judge_prefix\": \"\", \"judge_first\": \"1\", \"judge_second\": \"2\"}\n");
+  write_file_atomically(
+      file,
+      "{\"persona\": \"You are {persona}. Ask.\", \"unguided\": \"Ask.\", \"judge\": \"{prompt} 1: {first} "
+      "2: {second}\", \"judge_prefix\": \"\", \"judge_first\": \"1\", \"judge_second\": \"2\"}\n");
 }
 
 /// `count` personas, one a line.

@@ -53,6 +53,7 @@
 #include "sao/eval/compare.h"
 #include "sao/eval/perplexity.h"
 #include "sao/eval/win_rate.h"
+#include "sao/loop/report.h"
 #include "sao/loop/round.h"
 #include "sao/loop/run_folder.h"
 #include "sao/loop/training.h"

@@ -35,9 +35,9 @@ Seed Seed::fork(std::string_view name) const { return {mix(mix(value + kGolden) 
 Seed Seed::fork(std::uint64_t index) const { return {mix(mix(value + 2 * kGolden) ^ mix(index + 3 * kGolden))}; }
 
 std::uint64_t random_bits(Seed seed, std::uint64_t position) {
-  const detail::PhiloxCounter words = detail::philox4x32_10(
-      {static_cast<std::uint32_t>(position), static_cast<std::uint32_t>(position >> 32), 0, 0},
-      {static_cast<std::uint32_t>(seed.value), static_cast<std::uint32_t>(seed.value >> 32)});
+  const detail::PhiloxCounter words =
+      detail::philox4x32_10({static_cast<std::uint32_t>(position), static_cast<std::uint32_t>(position >> 32), 0, 0},
+                            {static_cast<std::uint32_t>(seed.value), static_cast<std::uint32_t>(seed.value >> 32)});
   return (static_cast<std::uint64_t>(words[1]) << 32) | words[0];
 }
 

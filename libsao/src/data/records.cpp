@@ -212,7 +212,8 @@ void from_json_line(std::string_view line, Preference& record) {
   } else {
     record.id = find_field<std::string>(object, "id", "").value_or("");
   }
-  const bool has_ids = object.contains("prompt_ids") || object.contains("chosen_ids") || object.contains("rejected_ids");
+  const bool has_ids =
+      object.contains("prompt_ids") || object.contains("chosen_ids") || object.contains("rejected_ids");
   if (has_ids) {
     for (const char* name : {"prompt_ids", "chosen_ids", "rejected_ids"}) {
       if (!object.contains(name)) {

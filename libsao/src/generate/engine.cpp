@@ -55,12 +55,14 @@ auto translating_out_of_memory(const char* where, const char* advice, const Work
   throw InternalError("translating_out_of_memory: unreachable");
 }
 
-// Marks the engine as busy, so that a callback cannot start it again, and leaves no half-used cache behind an exception:
-// what a broken model wrote there must not meet other sequences.
+// Marks the engine as busy, so that a callback cannot start it again, and leaves no half-used cache behind an
+// exception: what a broken model wrote there must not meet other sequences.
 class Session {
  public:
   Session(bool& busy, std::optional<KvCache>& cache, const char* where) : busy_(busy), cache_(cache) {
-    if (busy_) throw InputError(fmt::format("{}: called from a callback of the same engine, expected one call at a time", where));
+    if (busy_)
+      throw InputError(
+          fmt::format("{}: called from a callback of the same engine, expected one call at a time", where));
     busy_ = true;
   }
   ~Session() {
@@ -97,23 +99,25 @@ struct Engine::Impl {
     const std::int64_t vocabulary = model.config().vocab_size;
     for (std::size_t i = 0; i < ids.size(); ++i) {
       if (ids[i] < 0 || ids[i] >= vocabulary) {
-        throw InputError(fmt::format("{}: request {}: token {} at position {} of the {}, expected 0 to {}", where, request,
-                                     ids[i], i, what, vocabulary - 1));
+        throw InputError(fmt::format("{}: request {}: token {} at position {} of the {}, expected 0 to {}", where,
+                                     request, ids[i], i, what, vocabulary - 1));
       }
     }
   }
 
   void check_prompt(const char* where, std::size_t request, const char* what, TokenSpan ids) const {
     if (ids.empty()) {
-      throw InputError(fmt::format("{}: request {}: the {} is empty, expected at least one token", where, request, what));
+      throw InputError(
+          fmt::format("{}: request {}: the {} is empty, expected at least one token", where, request, what));
     }
     check_ids(where, request, what, ids);
   }
 
-  void check_length(const char* where, std::size_t request, const char* what, std::size_t tokens, std::int64_t most) const {
+  void check_length(const char* where, std::size_t request, const char* what, std::size_t tokens,
+                    std::int64_t most) const {
     if (static_cast<std::int64_t>(tokens) > most) {
-      throw InputError(fmt::format("{}: request {}: {} of {} tokens, expected at most {} in the model's context of {}", where,
-                                   request, what, tokens, most, context()));
+      throw InputError(fmt::format("{}: request {}: {} of {} tokens, expected at most {} in the model's context of {}",
+                                   where, request, what, tokens, most, context()));
     }
   }
 
@@ -148,11 +152,12 @@ struct Engine::Impl {
     }
     if (need.least > most_blocks()) {
       const detail::ScheduledRequest& largest = requests[need.largest];
-      throw ResourceError(fmt::format(
-          "{}: request {} ({} prompt tokens, up to {} new ones) needs {} bytes of KV cache, expected at most cache_bytes = {}; "
-          "raise cache_bytes{}",
-          where, need.largest, largest.prompt.size(), largest.max_new_tokens, need.least * block_bytes(), options.cache_bytes,
-          largest.samples > 0 ? " or lower max_new_tokens" : ""));
+      throw ResourceError(
+          fmt::format("{}: request {} ({} prompt tokens, up to {} new ones) needs {} bytes of KV cache, expected at "
+                      "most cache_bytes = {}; "
+                      "raise cache_bytes{}",
+                      where, need.largest, largest.prompt.size(), largest.max_new_tokens, need.least * block_bytes(),
+                      options.cache_bytes, largest.samples > 0 ? " or lower max_new_tokens" : ""));
     }
     prepare_cache(where, need);
     return tree;
@@ -176,7 +181,8 @@ struct Engine::Impl {
     stats.peak_blocks = std::max(stats.peak_blocks, cache->total_blocks() - cache->free_blocks());
   }
 
-  // Computes all reads of the requests: log-probs of the tokens that `targets(read)` gives go to `store(read, log_probs)`.
+  // Computes all reads of the requests: log-probs of the tokens that `targets(read)` gives go to `store(read,
+  // log_probs)`.
   template <class Targets, class Store>
   void read(const char* where, std::vector<detail::ScheduledRequest> requests, detail::PromptTree tree,
             const detail::SchedulerOptions& scheduling, const Targets& targets, const Store& store) {
@@ -298,10 +304,8 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
       impl.scheduler_options(sampling.ignore_eos ? TokenIds{} : impl.text.stop_ids());
   detail::PromptTree tree = impl.prepare(kWhere, scheduled, scheduling);
   detail::Scheduler scheduler(std::move(scheduled), std::move(tree), *impl.cache, scheduling);
-  const ops::SampleOptions sample_options{.temperature = sampling.temperature,
-                                          .top_k = sampling.top_k,
-                                          .top_p = sampling.top_p,
-                                          .min_p = sampling.min_p};
+  const ops::SampleOptions sample_options{
+      .temperature = sampling.temperature, .top_k = sampling.top_k, .top_p = sampling.top_p, .min_p = sampling.min_p};
   std::vector<ops::Draw> draws;
   std::vector<ops::Drawn> drawn;
   while (!scheduler.done()) {
@@ -314,7 +318,8 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
       for (; next < plan.draws.size() && plan.draws[next].row < begin + logits.size(0); ++next) {
         const detail::PlannedDraw& draw = plan.draws[next];
         const Seed stream = requests[draw.request].seed.fork(static_cast<std::uint64_t>(draw.sample));
-        draws.push_back({.row = draw.row - begin, .uniform = uniform(stream, static_cast<std::uint64_t>(draw.position))});
+        draws.push_back(
+            {.row = draw.row - begin, .uniform = uniform(stream, static_cast<std::uint64_t>(draw.position))});
       }
       ops::sample(logits, draws, sample_options, std::span(drawn).subspan(first, next - first));
     });

@@ -18,8 +18,8 @@ std::int64_t length_of(const ScheduledRequest& request) { return static_cast<std
 // Blocks that a node takes beside those it shares with its parent; a part-filled block is copied, not shared.
 std::int64_t own_blocks(const PromptNode& node) { return KvCache::blocks_for(node.end) - node.begin / kKvBlockSize; }
 
-// The same of a sample; its last token is never computed. `alone`: nothing else hangs below the node, so that the sample
-// takes over the part-filled block instead of copying it.
+// The same of a sample; its last token is never computed. `alone`: nothing else hangs below the node, so that the
+// sample takes over the part-filled block instead of copying it.
 std::int64_t sample_blocks(const ScheduledRequest& request, bool alone) {
   if (request.max_new_tokens < 2) return 0;
   const std::int64_t prompt = length_of(request);
@@ -55,7 +55,8 @@ std::vector<std::int64_t> node_needs(std::span<const ScheduledRequest> requests,
 
 }  // namespace
 
-CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTree& tree, const SchedulerOptions& options) {
+CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTree& tree,
+                     const SchedulerOptions& options) {
   const std::vector<std::int64_t> needs = node_needs(requests, tree);
   CacheNeed result;
   for (const std::size_t root : tree.roots) {
@@ -67,7 +68,8 @@ CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTre
   std::int64_t all = 0;
   for (const PromptNode& node : tree.nodes) {
     all += own_blocks(node);
-    for (const std::size_t prompt : node.prompts) all += requests[prompt].samples * sample_blocks(requests[prompt], false);
+    for (const std::size_t prompt : node.prompts)
+      all += requests[prompt].samples * sample_blocks(requests[prompt], false);
   }
   // What is being computed beside the running samples, a part-filled block for each of many short prompts included.
   const std::int64_t prefill = 2 * KvCache::blocks_for(options.prefill_tokens) + 64;
@@ -86,7 +88,8 @@ Scheduler::Scheduler(std::vector<ScheduledRequest> requests, PromptTree tree, Kv
   for (std::size_t n = 0; n < tree_.nodes.size(); ++n) {
     for (const std::size_t prompt : tree_.nodes[n].prompts) {
       const std::int64_t first = length_of(requests_[prompt]) - requests_[prompt].reads;
-      for (std::size_t at = n; at != kNone && tree_.nodes[at].end > first; at = tree_.nodes[at].parent) readers_[at].push_back(prompt);
+      for (std::size_t at = n; at != kNone && tree_.nodes[at].end > first; at = tree_.nodes[at].parent)
+        readers_[at].push_back(prompt);
     }
   }
 }
@@ -150,7 +153,8 @@ bool Scheduler::take(Sample& sample, const ops::Drawn& drawn) {
 
 bool Scheduler::start(Sample& sample) {
   const bool alone = alone_below(requests_, tree_.nodes[sample.node]);
-  if (!reserve(sample.node, sample_blocks(requests_[sample.request], alone), sample.charged, sample.rides)) return false;
+  if (!reserve(sample.node, sample_blocks(requests_[sample.request], alone), sample.charged, sample.rides))
+    return false;
   sample.sequence = inherit(sample.node);
   return true;
 }
@@ -178,7 +182,8 @@ std::int64_t Scheduler::plan_prefill(std::size_t node, std::int64_t budget) {
   const PromptNode& what = tree_.nodes[node];
   Node& state = nodes_[node];
   const std::int64_t first = what.begin + state.done, count = std::min(budget, what.end - first);
-  const TokenSpan tokens = requests_[what.source].prompt.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+  const TokenSpan tokens =
+      requests_[what.source].prompt.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
   plan_.sequences.push_back(state.sequence);
   plan_.counts.push_back(count);
   plan_.ids.insert(plan_.ids.end(), tokens.begin(), tokens.end());
@@ -189,10 +194,12 @@ std::int64_t Scheduler::plan_prefill(std::size_t node, std::int64_t budget) {
   for (const std::size_t request : readers_[node]) {
     const std::int64_t end = length_of(requests_[request]);
     const std::int64_t last = std::min(first + count, end);
-    for (std::int64_t at = std::max(first, end - requests_[request].reads); at < last; ++at) wanted_.emplace_back(at, request);
+    for (std::int64_t at = std::max(first, end - requests_[request].reads); at < last; ++at)
+      wanted_.emplace_back(at, request);
   }
   std::sort(wanted_.begin(), wanted_.end());
-  const std::int64_t before = static_cast<std::int64_t>(plan_.ids.size()) - count - first;  // a token's place less its position
+  const std::int64_t before =
+      static_cast<std::int64_t>(plan_.ids.size()) - count - first;  // a token's place less its position
   const auto row_of = [&](std::int64_t position) {
     if (plan_.rows.empty() || plan_.rows.back() != before + position) plan_.rows.push_back(before + position);
     return static_cast<std::int64_t>(plan_.rows.size()) - 1;

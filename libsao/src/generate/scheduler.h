@@ -9,9 +9,9 @@
 // Prompts form a tree (prompt_tree.h). A node is computed in chunks, beside the decoding of running samples; what hangs
 // below it (child nodes, samples) then forks its sequence, the last one takes it over. Nodes start depth first.
 //
-// Memory is reserved ahead. A node reserves its own blocks and an allowance: what the costliest thing below it will need.
-// One thing below at a time rides on the allowance; others start beside it only when their needs can be reserved on
-// top. So whatever has started can finish, in turn if need be, and no step ever finds the cache full.
+// Memory is reserved ahead. A node reserves its own blocks and an allowance: what the costliest thing below it will
+// need. One thing below at a time rides on the allowance; others start beside it only when their needs can be reserved
+// on top. So whatever has started can finish, in turn if need be, and no step ever finds the cache full.
 #pragma once
 
 #include <cstddef>
@@ -38,11 +38,12 @@ struct SchedulerOptions {
 
 /// Blocks of the cache that requests take.
 struct CacheNeed {
-  std::int64_t least = 0;      ///< so that all can be served, one after the other
-  std::int64_t useful = 0;     ///< more would not let more run at one time
-  std::size_t largest = 0;     ///< a request whose prompt is part of what `least` counts
+  std::int64_t least = 0;   ///< so that all can be served, one after the other
+  std::int64_t useful = 0;  ///< more would not let more run at one time
+  std::size_t largest = 0;  ///< a request whose prompt is part of what `least` counts
 };
-CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTree& tree, const SchedulerOptions& options);
+CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTree& tree,
+                     const SchedulerOptions& options);
 
 struct Finished {
   std::size_t request = 0;
@@ -62,7 +63,8 @@ class Scheduler {
   bool done() const;
   /// What to run next; valid until the next call.
   const Plan& plan();
-  /// Takes the tokens drawn for the plan's draws, in order, and gives the samples that ended; valid until the next call.
+  /// Takes the tokens drawn for the plan's draws, in order, and gives the samples that ended; valid until the next
+  /// call.
   std::vector<Finished>& commit(std::span<const ops::Drawn> drawn);
 
   /// Every violated invariant as a sentence; empty when sound.
@@ -110,11 +112,11 @@ class Scheduler {
   std::vector<std::vector<std::size_t>> readers_;  // of each node: requests that read some of its tokens' rows
   std::int64_t reserved_ = 0;
 
-  std::vector<std::size_t> unstarted_;  // nodes to start; a stack
+  std::vector<std::size_t> unstarted_;          // nodes to start; a stack
   std::size_t prefilling_ = PromptNode::kNone;  // a node that the last plan computed in part
-  std::vector<Sample> waiting_;         // have their first token
+  std::vector<Sample> waiting_;                 // have their first token
   std::vector<Sample> running_;
-  std::int64_t coming_ = 0;             // samples of nodes that are being computed
+  std::int64_t coming_ = 0;  // samples of nodes that are being computed
 
   Plan plan_;
   std::vector<std::pair<std::int64_t, std::size_t>> wanted_;  // scratch of plan_prefill: position, request

@@ -226,7 +226,8 @@ struct AppendFile::Impl {
       const std::size_t length = static_cast<std::size_t>(size - begin);
       const ssize_t count = ::pread(descriptor.get(), buffer.data(), length, static_cast<off_t>(begin));
       if (count < 0 && errno == EINTR) continue;
-      if (count != static_cast<ssize_t>(length)) detail::throw_system_error("cannot read", path, count < 0 ? errno : EIO);
+      if (count != static_cast<ssize_t>(length))
+        detail::throw_system_error("cannot read", path, count < 0 ? errno : EIO);
       const std::string_view piece(buffer.data(), length);
       const std::size_t newline = piece.rfind('\n');
       if (newline != std::string_view::npos) {

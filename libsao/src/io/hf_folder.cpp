@@ -63,19 +63,20 @@ struct CheckpointReader::Impl {
       const auto shard = detail::get_field<std::string>(*map, entry.key(), where + ": weight_map");
       if (shard.empty() || shard == "." || shard == ".." || shard.find('/') != std::string::npos ||
           shard.find('\0') != std::string::npos) {
-        throw InputError(fmt::format("{}: weight_map: tensor \"{}\" is in {}, expected a file of the same folder", where,
-                                     entry.key(), detail::describe_json(shard)));
+        throw InputError(fmt::format("{}: weight_map: tensor \"{}\" is in {}, expected a file of the same folder",
+                                     where, entry.key(), detail::describe_json(shard)));
       }
       auto found = shards.find(shard);
       if (found == shards.end()) {
         if (!fs::exists(folder / shard)) {
-          throw InputError(fmt::format("{}: shard \"{}\" is not in the folder, expected all files of the weight_map", where,
-                                       shard));
+          throw InputError(
+              fmt::format("{}: shard \"{}\" is not in the folder, expected all files of the weight_map", where, shard));
         }
         found = shards.emplace(shard, SafetensorsFile::open(folder / shard)).first;
       }
       if (!found->second.contains(entry.key())) {
-        throw InputError(fmt::format("{}: tensor \"{}\" is not in \"{}\", expected it there", where, entry.key(), shard));
+        throw InputError(
+            fmt::format("{}: tensor \"{}\" is not in \"{}\", expected it there", where, entry.key(), shard));
       }
       file_of.emplace(entry.key(), found->second);
     }
@@ -93,7 +94,8 @@ CheckpointReader CheckpointReader::open(const fs::path& folder) {
   } else if (fs::exists(folder / kIndexFile)) {
     impl->read_sharded(folder / kIndexFile);
   } else {
-    const bool pickled = fs::exists(folder / "pytorch_model.bin") || fs::exists(folder / "pytorch_model.bin.index.json");
+    const bool pickled =
+        fs::exists(folder / "pytorch_model.bin") || fs::exists(folder / "pytorch_model.bin.index.json");
     throw InputError(fmt::format("{}: no weights, expected {} or {}{}", folder.string(), kSingleFile, kIndexFile,
                                  pickled ? "; convert pytorch_model.bin to safetensors" : ""));
   }
@@ -152,10 +154,9 @@ void write_checkpoint(const fs::path& folder, const NamedTensors& tensors, std::
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
-  constexpr std::array<std::string_view, 7> kFiles = {"tokenizer.model",         "tokenizer.json",
-                                                      "tokenizer_config.json",   "special_tokens_map.json",
-                                                      "generation_config.json",  "chat_template.jinja",
-                                                      "sao_templates.json"};
+  constexpr std::array<std::string_view, 7> kFiles = {
+      "tokenizer.model",        "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json",
+      "generation_config.json", "chat_template.jinja", "sao_templates.json"};
   std::error_code error;
   if (fs::equivalent(from, to, error)) return;
   for (const std::string_view name : kFiles) {

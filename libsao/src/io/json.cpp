@@ -66,7 +66,8 @@ Json parse_json(std::string_view text, std::string_view where) {
   try {
     return Json::parse(text);
   } catch (const nlohmann::json::exception& error) {
-    throw InputError(fmt::format("{}not valid JSON {}, expected JSON", place(where), without_exception_name(error.what())));
+    throw InputError(
+        fmt::format("{}not valid JSON {}, expected JSON", place(where), without_exception_name(error.what())));
   }
 }
 
@@ -92,13 +93,15 @@ std::string describe_json(const Json& value) {
   if (value.is_array()) return fmt::format("a list of {}", value.size());
   if (value.is_string() && value.get_ref<const std::string&>().size() > kMaxBytes) {
     const std::string head = value.get_ref<const std::string&>().substr(0, kMaxBytes);
-    return Json(head).dump(-1, ' ', false, Json::error_handler_t::ignore) + "...";  // a character cut in two is left out
+    return Json(head).dump(-1, ' ', false, Json::error_handler_t::ignore) +
+           "...";  // a character cut in two is left out
   }
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 void throw_field_error(std::string_view where, std::string_view name, const Json& found, std::string_view expected) {
-  throw InputError(fmt::format("{}field \"{}\" is {}, expected {}", place(where), name, describe_json(found), expected));
+  throw InputError(
+      fmt::format("{}field \"{}\" is {}, expected {}", place(where), name, describe_json(found), expected));
 }
 
 void throw_missing_field(std::string_view where, std::string_view name, std::string_view expected) {

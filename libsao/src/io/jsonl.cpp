@@ -70,7 +70,8 @@ void for_each_line(const std::filesystem::path& path, const std::function<void(s
   for (;;) {
     std::string_view piece = source.read(buffer);
     if (piece.empty()) break;
-    for (std::size_t newline; (newline = piece.find('\n')) != std::string_view::npos; piece.remove_prefix(newline + 1)) {
+    for (std::size_t newline; (newline = piece.find('\n')) != std::string_view::npos;
+         piece.remove_prefix(newline + 1)) {
       if (unfinished.empty()) {
         finish(piece.substr(0, newline));
       } else {
@@ -81,8 +82,8 @@ void for_each_line(const std::filesystem::path& path, const std::function<void(s
     }
     unfinished += piece;
     if (unfinished.size() > kMaxLineBytes) {
-      throw InputError(
-          fmt::format("{}:{}: a line of more than {} bytes, expected shorter ones", source.name(), number + 1, kMaxLineBytes));
+      throw InputError(fmt::format("{}:{}: a line of more than {} bytes, expected shorter ones", source.name(),
+                                   number + 1, kMaxLineBytes));
     }
   }
   if (!unfinished.empty()) finish(unfinished);

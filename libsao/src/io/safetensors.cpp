@@ -64,12 +64,14 @@ constexpr std::array<FormatDtype, 21> kDtypes = {{{"F64", 64, at::kDouble},
 
 const FormatDtype* find_dtype(std::string_view name) {
   if (name == "F6_E2M3" || name == "F6_E3M2") name = "F6";
-  const auto found = std::find_if(kDtypes.begin(), kDtypes.end(), [&](const auto& dtype) { return dtype.name == name; });
+  const auto found =
+      std::find_if(kDtypes.begin(), kDtypes.end(), [&](const auto& dtype) { return dtype.name == name; });
   return found == kDtypes.end() ? nullptr : &*found;
 }
 
 const FormatDtype* find_dtype(at::ScalarType type) {
-  const auto found = std::find_if(kDtypes.begin(), kDtypes.end(), [&](const auto& dtype) { return dtype.type == type; });
+  const auto found =
+      std::find_if(kDtypes.begin(), kDtypes.end(), [&](const auto& dtype) { return dtype.type == type; });
   return found == kDtypes.end() ? nullptr : &*found;
 }
 
@@ -91,9 +93,10 @@ class Mapping {
     ::close(descriptor);
     if (!regular) throw InputError(fmt::format("{}: not a regular file, expected a safetensors file", path.string()));
     if (size_ < kLengthBytes) {
-      throw InputError(fmt::format("{}: {} bytes, expected a safetensors file, which begins with the 8-byte length of "
-                                   "its header",
-                                   path.string(), size_));
+      throw InputError(
+          fmt::format("{}: {} bytes, expected a safetensors file, which begins with the 8-byte length of "
+                      "its header",
+                      path.string(), size_));
     }
     if (data_ == MAP_FAILED) detail::throw_system_error("cannot map", path, error);
   }
@@ -126,7 +129,8 @@ detail::Json parse_header(std::string_view text, const std::string& where) {
   } catch (const nlohmann::json::exception&) {
     header = detail::parse_json(text, where + ": header");  // throws with the position
   }
-  if (!twice.empty()) throw InputError(fmt::format("{}: tensor \"{}\" twice in the header, expected once", where, twice));
+  if (!twice.empty())
+    throw InputError(fmt::format("{}: tensor \"{}\" twice in the header, expected once", where, twice));
   if (!header.is_object()) throw InputError(fmt::format("{}: header is not a JSON object, expected one", where));
   return header;
 }
@@ -168,8 +172,8 @@ TensorInfo parse_info(const detail::Json& entry, const std::string& where) {
                                  fmt::join(info.shape, ", "), kMaxDimensions));
   }
   if (offsets.size() != 2 || offsets[0] < 0 || offsets[1] < offsets[0]) {
-    throw InputError(
-        fmt::format("{}: data_offsets [{}], expected [begin, end] with 0 <= begin <= end", where, fmt::join(offsets, ", ")));
+    throw InputError(fmt::format("{}: data_offsets [{}], expected [begin, end] with 0 <= begin <= end", where,
+                                 fmt::join(offsets, ", ")));
   }
   info.begin = static_cast<std::uint64_t>(offsets[0]);
   info.end = static_cast<std::uint64_t>(offsets[1]);
@@ -195,9 +199,10 @@ struct SafetensorsFile::Impl {
     std::uint64_t length = 0;
     std::memcpy(&length, bytes.data(), kLengthBytes);
     if (length > kMaxHeaderBytes) {
-      throw InputError(fmt::format("{}: a header of {} bytes, expected at most {}; the file is damaged or no safetensors "
-                                   "file",
-                                   where, length, kMaxHeaderBytes));
+      throw InputError(
+          fmt::format("{}: a header of {} bytes, expected at most {}; the file is damaged or no safetensors "
+                      "file",
+                      where, length, kMaxHeaderBytes));
     }
     if (length > bytes.size() - kLengthBytes) {
       throw InputError(fmt::format("{}: a header of {} bytes in a file of {}, expected it to fit; the file is cut off",
@@ -205,9 +210,10 @@ struct SafetensorsFile::Impl {
     }
     const std::string_view text = bytes.substr(kLengthBytes, static_cast<std::size_t>(length));
     if (!text.starts_with('{')) {
-      throw InputError(fmt::format("{}: header does not begin with {{, expected a JSON object; the file is damaged or no "
-                                   "safetensors file",
-                                   where));
+      throw InputError(
+          fmt::format("{}: header does not begin with {{, expected a JSON object; the file is damaged or no "
+                      "safetensors file",
+                      where));
     }
     data = bytes.substr(static_cast<std::size_t>(kLengthBytes + length));
     const detail::Json header = parse_header(text, where);
@@ -254,13 +260,14 @@ struct SafetensorsFile::Impl {
     for (const std::string& name : names) {
       const TensorInfo& info = infos.at(name);
       if (info.end > data.size()) {
-        throw InputError(fmt::format("{}: tensor \"{}\" ends at byte {} of {}, expected inside the file; the file is cut "
-                                     "off or its header is wrong",
-                                     where, name, info.end, data.size()));
+        throw InputError(
+            fmt::format("{}: tensor \"{}\" ends at byte {} of {}, expected inside the file; the file is cut "
+                        "off or its header is wrong",
+                        where, name, info.end, data.size()));
       }
       if (info.begin != end) {
-        throw InputError(fmt::format("{}: tensor \"{}\" begins at byte {}, expected {} (tensors without {})", where, name,
-                                     info.begin, end, info.begin < end ? "overlap" : "holes between"));
+        throw InputError(fmt::format("{}: tensor \"{}\" begins at byte {}, expected {} (tensors without {})", where,
+                                     name, info.begin, end, info.begin < end ? "overlap" : "holes between"));
       }
       end = info.end;
     }
@@ -287,24 +294,25 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const FormatDtype* dtype = find_dtype(info.dtype);
   SAO_CHECK(dtype != nullptr);
   if (!dtype->type) {
-    throw InputError(fmt::format("{}: tensor \"{}\" is {}, expected a dtype that LibTorch has", impl_->path.string(), name,
-                                 info.dtype));
+    throw InputError(fmt::format("{}: tensor \"{}\" is {}, expected a dtype that LibTorch has", impl_->path.string(),
+                                 name, info.dtype));
   }
   const auto options = at::TensorOptions().dtype(*dtype->type);
-  const std::string_view bytes = impl_->data.substr(static_cast<std::size_t>(info.begin),
-                                                    static_cast<std::size_t>(info.end - info.begin));
+  const std::string_view bytes =
+      impl_->data.substr(static_cast<std::size_t>(info.begin), static_cast<std::size_t>(info.end - info.begin));
   if (bytes.empty()) return at::empty(info.shape, options);
   if (dtype->type == at::kBool &&
       std::any_of(bytes.begin(), bytes.end(), [](char byte) { return byte != 0 && byte != 1; })) {
-    throw InputError(
-        fmt::format("{}: tensor \"{}\" is BOOL with other bytes than 0 and 1, expected these", impl_->path.string(), name));
+    throw InputError(fmt::format("{}: tensor \"{}\" is BOOL with other bytes than 0 and 1, expected these",
+                                 impl_->path.string(), name));
   }
   if (reinterpret_cast<std::uintptr_t>(bytes.data()) % (dtype->bits / 8) != 0) {
     at::Tensor copy = at::empty(info.shape, options);
     std::memcpy(copy.data_ptr(), bytes.data(), bytes.size());
     return copy;
   }
-  return at::from_blob(const_cast<char*>(bytes.data()), info.shape, [mapping = impl_->mapping](void*) {}, options);
+  return at::from_blob(
+      const_cast<char*>(bytes.data()), info.shape, [mapping = impl_->mapping](void*) {}, options);
 }
 
 void write_safetensors(const fs::path& path, const NamedTensors& tensors,
@@ -327,8 +335,8 @@ void write_safetensors(const fs::path& path, const NamedTensors& tensors,
     }
     const FormatDtype* dtype = find_dtype(tensor.scalar_type());
     if (dtype == nullptr) {
-      throw InputError(fmt::format("{}: {}, expected a dtype of the safetensors format", where,
-                                   at::toString(tensor.scalar_type())));
+      throw InputError(
+          fmt::format("{}: {}, expected a dtype of the safetensors format", where, at::toString(tensor.scalar_type())));
     }
     entries.push_back({&name, &tensor, dtype});
   }
@@ -347,7 +355,8 @@ void write_safetensors(const fs::path& path, const NamedTensors& tensors,
   std::string text = detail::dump_json_line(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');
   if (text.size() > kMaxHeaderBytes) {
-    throw InputError(fmt::format("{}: a header of {} bytes, expected at most {}", path.string(), text.size(), kMaxHeaderBytes));
+    throw InputError(
+        fmt::format("{}: a header of {} bytes, expected at most {}", path.string(), text.size(), kMaxHeaderBytes));
   }
 
   detail::AtomicFile file(path);

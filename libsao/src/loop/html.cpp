@@ -119,8 +119,8 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
   }
   const std::size_t label_step = std::max<std::size_t>(1, (count + 7) / 8);
   for (std::size_t i = 0; i < count; i += label_step) {
-    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"tick middle\">{:g}</text>", x(i), kHeight - kBottom + 14,
-                       options.first_x + static_cast<double>(i));
+    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"tick middle\">{:g}</text>", x(i),
+                       kHeight - kBottom + 14, options.first_x + static_cast<double>(i));
   }
   svg += fmt::format("\n<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"tick end\">{}</text>\n", kWidth - kRight, kHeight - 4,
                      escape_html(options.x_name));
@@ -142,7 +142,8 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
       points += fmt::format("{:.1f},{:.1f} ", x(i), y(line.values[i]));
       constexpr std::size_t kFewPoints = 40;
       if (count <= kFewPoints) {
-        svg += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.6\" fill=\"{}\"/>", x(i), y(line.values[i]), colour);
+        svg +=
+            fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.6\" fill=\"{}\"/>", x(i), y(line.values[i]), colour);
       }
       if (i < line.low.size() && i < line.high.size() && std::isfinite(line.low[i]) && std::isfinite(line.high[i])) {
         svg += fmt::format("<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\" stroke=\"{3}\"/>", x(i),
@@ -150,8 +151,8 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
       }
     }
     flush();
-    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"tick\" fill=\"{}\">{}</text>\n", legend, kHeight - 4, colour,
-                       escape_html(line.name));
+    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"tick\" fill=\"{}\">{}</text>\n", legend, kHeight - 4,
+                       colour, escape_html(line.name));
     legend += 7.0 * static_cast<double>(line.name.size()) + 16.0;
   }
   return svg + "</svg>\n";

@@ -25,8 +25,8 @@ struct Series {
 struct ChartOptions {
   std::string title = {};
   std::string x_name = {};
-  double first_x = 1;            ///< of the first value; the next is one more
-  bool has_guide = false;        ///< a horizontal line at `guide`
+  double first_x = 1;      ///< of the first value; the next is one more
+  bool has_guide = false;  ///< a horizontal line at `guide`
   double guide = 0;
 };
 

@@ -16,9 +16,9 @@ namespace sao::detail {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::array<std::string_view, 6> kTokenizerFiles = {
-    "tokenizer.model",         "tokenizer.json",         "tokenizer_config.json",
-    "special_tokens_map.json", "generation_config.json", "chat_template.jinja"};
+constexpr std::array<std::string_view, 6> kTokenizerFiles = {"tokenizer.model",        "tokenizer.json",
+                                                             "tokenizer_config.json",  "special_tokens_map.json",
+                                                             "generation_config.json", "chat_template.jinja"};
 
 OrderedJson fingerprints_of(const fs::path& folder, const std::vector<std::string>& names) {
   OrderedJson object = OrderedJson::object();

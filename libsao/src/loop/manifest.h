@@ -17,8 +17,8 @@ Seed round_seed(Seed run, std::int64_t round, const char* stage);
 Seed evaluation_seed(Seed run);
 Seed persona_seed(Seed run);
 
-/// The settings that a user can set, nested by their dots; without those that change speed and memory only (the engine's,
-/// items_per_call), so that runs at different batch sizes are the same to the byte.
+/// The settings that a user can set, nested by their dots; without those that change speed and memory only (the
+/// engine's, items_per_call), so that runs at different batch sizes are the same to the byte.
 OrderedJson settings_to_json(const RunSettings& settings);
 
 /// RUN/manifest.json. Throws InputError when an input cannot be read.

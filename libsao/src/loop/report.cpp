@@ -176,8 +176,9 @@ std::string rounds_table(const std::vector<RoundFiles>& rounds) {
   add("... length-controlled", rate("against_start", "length_controlled_winrate", "lc_standard_error"));
   add("characters in an answer (base)", [](const RoundFiles& r) {
     const double own = number_at(r.eval, {"against_base", "model_length"});
-    return std::isfinite(own) ? fmt::format("{:.0f} ({:.0f})", own, number_at(r.eval, {"against_base", "baseline_length"}))
-                              : std::string("–");
+    return std::isfinite(own)
+               ? fmt::format("{:.0f} ({:.0f})", own, number_at(r.eval, {"against_base", "baseline_length"}))
+               : std::string("–");
   });
   return html_table(head, rows);
 }
@@ -220,18 +221,21 @@ std::string warnings(const std::vector<RoundFiles>& rounds) {
                                      percent(round.health->inconsistent_share)));
     }
     if (cut_share(round.responses) > kCut) {
-      warn(round.number, fmt::format("{} of the responses are cut at the length limit.", percent(cut_share(round.responses))));
+      warn(round.number,
+           fmt::format("{} of the responses are cut at the length limit.", percent(cut_share(round.responses))));
     }
     const double plain = number_at(round.eval, {"against_base", "win_rate"});
     const double controlled = number_at(round.eval, {"against_base", "length_controlled_winrate"});
     if (std::abs(plain - controlled) > kLengthPart) {
-      warn(round.number, fmt::format("plain and length-controlled win rate lie {:.1f} points apart: part of the difference "
-                                     "is length.",
-                                     100 * std::abs(plain - controlled)));
+      warn(round.number,
+           fmt::format("plain and length-controlled win rate lie {:.1f} points apart: part of the difference "
+                       "is length.",
+                       100 * std::abs(plain - controlled)));
     }
     if (round.metrics.size() > 1 &&
         number_at(round.metrics.back(), {"logps/chosen"}) < number_at(round.metrics.front(), {"logps/chosen"}) * 1.5) {
-      warn(round.number, "the log-probability of the chosen responses fell by more than half of itself during training.");
+      warn(round.number,
+           "the log-probability of the chosen responses fell by more than half of itself during training.");
     }
   }
   return items.empty() ? "" : "<h2>Worth a look</h2>\n<ul>\n" + items + "</ul>\n";
@@ -271,7 +275,9 @@ std::string pairs_table(const RoundFiles& round) {
   std::vector<std::vector<std::string>> rows;
   for (std::size_t i = 0; i < std::min(kShown, round.pairs.size()); ++i) {
     const Preference& pair = round.pairs[i];
-    const auto text = [](const Messages& messages) { return messages.empty() ? std::string() : messages.back().content; };
+    const auto text = [](const Messages& messages) {
+      return messages.empty() ? std::string() : messages.back().content;
+    };
     rows.push_back({escape_html(text(pair.prompt)), fmt::format("{} ({:.2f})", escape_html(text(pair.chosen)), pair.p),
                     escape_html(text(pair.rejected))});
   }
@@ -295,7 +301,8 @@ std::string transcripts(const fs::path& run, const std::vector<RoundFiles>& roun
   for (const Response& before : base) {
     if (rows.size() == kShown) break;
     if (!after.contains(before.prompt_id)) continue;
-    rows.push_back({escape_html(text_of[before.prompt_id]), escape_html(before.text), escape_html(after[before.prompt_id])});
+    rows.push_back(
+        {escape_html(text_of[before.prompt_id]), escape_html(before.text), escape_html(after[before.prompt_id])});
   }
   return "<h2>Before and after</h2>\n<p class=\"note\">The first evaluation prompts, not chosen by anyone.</p>\n" +
          html_table({"prompt", "base", fmt::format("round {}", last->number)}, rows, "text");
@@ -337,32 +344,39 @@ std::string render_report(const fs::path& run_folder) {
   for (std::int64_t number = 1; fs::exists(run_folder / fmt::format("round-{}", number)); ++number) {
     rounds.push_back(read_round(run_folder / fmt::format("round-{}", number), number));
   }
-  const double seed = number_at(manifest, {"settings", "seed"});
+  const Json::json_pointer seed_place("/settings/seed");
+  const Seed seed = {manifest.contains(seed_place) && manifest.at(seed_place).is_number_unsigned()
+                         ? manifest.at(seed_place).get<std::uint64_t>()
+                         : 0};
 
   std::string html = fmt::format(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" "
-      "content=\"width=device-width\">\n<title>Self-Alignment Optimization: report of a run</title>\n<style>{}</style></head>"
+      "content=\"width=device-width\">\n<title>Self-Alignment Optimization: report of a "
+      "run</title>\n<style>{}</style></head>"
       "<body>\n<h1>Self-Alignment Optimization: report of a run</h1>\n",
       kStyle);
   html += settings_summary(manifest);
   html += "<h2>Rounds</h2>\n" + win_rate_charts(rounds) + rounds_table(rounds);
-  html += "<p class=\"note\">± is one standard error. Length-controlled: what a logistic regression predicts for answers of "
-          "equal length. The judge of the evaluation is a model too; read the transcripts.</p>\n";
+  html +=
+      "<p class=\"note\">± is one standard error. Length-controlled: what a logistic regression predicts for answers "
+      "of "
+      "equal length. The judge of the evaluation is a model too; read the transcripts.</p>\n";
   html += warnings(rounds) + transcripts(run_folder, rounds);
   for (const RoundFiles& round : rounds) {
     html += fmt::format("<h2>Round {}</h2>\n", round.number);
     if (!round.prompts.empty()) {
-      html += "<h3>Prompts</h3>\n" + counts_table("outcome", count_outcomes(round.prompts)) +
-              diversity_table(round, {std::isfinite(seed) ? static_cast<std::uint64_t>(seed) : 0});
+      html +=
+          "<h3>Prompts</h3>\n" + counts_table("outcome", count_outcomes(round.prompts)) + diversity_table(round, seed);
     }
     if (round.health) {
       const JudgeHealth& health = *round.health;
-      html += "<h3>Judge</h3>\n" + counts_table("outcome", health.outcomes) +
-              html_table({"", "value"}, {{"the two orders agree", percent(health.agreement)},
-                                         {"position bias (0 is none)", fmt::format("{:+.3f}", health.position_bias)},
-                                         {"entropy of a reading, bits", shown(health.mean_entropy)},
-                                         {"the longer response wins", percent(health.characters.longer_wins_share)},
-                                         {"winner longer by, tokens", shown(health.tokens.mean_difference, "{:+.1f}")}});
+      html +=
+          "<h3>Judge</h3>\n" + counts_table("outcome", health.outcomes) +
+          html_table({"", "value"}, {{"the two orders agree", percent(health.agreement)},
+                                     {"position bias (0 is none)", fmt::format("{:+.3f}", health.position_bias)},
+                                     {"entropy of a reading, bits", shown(health.mean_entropy)},
+                                     {"the longer response wins", percent(health.characters.longer_wins_share)},
+                                     {"winner longer by, tokens", shown(health.tokens.mean_difference, "{:+.1f}")}});
     }
     if (!round.pairs.empty()) html += "<h3>Preference pairs</h3>\n" + pairs_table(round);
     if (!round.metrics.empty()) html += "<h3>Training</h3>\n" + training_charts(round);
@@ -373,6 +387,8 @@ std::string render_report(const fs::path& run_folder) {
   return html;
 }
 
-void write_report(const fs::path& run_folder) { write_file_atomically(run_folder / "report.html", render_report(run_folder)); }
+void write_report(const fs::path& run_folder) {
+  write_file_atomically(run_folder / "report.html", render_report(run_folder));
+}
 
 }  // namespace sao

@@ -125,9 +125,10 @@ struct Run::Impl {
     if (attempts == 0) {
       attempts = all.size() > evaluation_personas ? (all.size() - evaluation_personas) / rounds : 0;
       if (attempts == 0) {
-        throw InputError(fmt::format("{}: {} personas for {} rounds after {} for the evaluation, expected more; or give "
-                                     "prompts.count",
-                                     settings.personas, all.size(), rounds, evaluation_personas));
+        throw InputError(
+            fmt::format("{}: {} personas for {} rounds after {} for the evaluation, expected more; or give "
+                        "prompts.count",
+                        settings.personas, all.size(), rounds, evaluation_personas));
       }
     }
     const std::size_t needed = evaluation_personas + rounds * attempts;
@@ -147,7 +148,8 @@ struct Run::Impl {
     if (evaluates()) {
       stages.push_back({"evaluation: prompts", [this] { evaluation_prompts(); }});
       stages.push_back({"evaluation: answers of the base", [this] {
-                          answer_evaluation(settings.model, evaluation_folder() / "answers.jsonl", 0, evaluation_folder());
+                          answer_evaluation(settings.model, evaluation_folder() / "answers.jsonl", 0,
+                                            evaluation_folder());
                         }});
     }
     for (std::int64_t round = 1; round <= settings.rounds; ++round) {
@@ -232,13 +234,14 @@ struct Run::Impl {
       PromptOptions options = settings.prompts;
       options.seed = seed;
       with_engine(model, where, [&](Engine& engine) {
-        sample_prompts(engine, voices, first + done, count - done, options, prompt_templates, [&](const Prompt& sampled) {
-          Prompt prompt;
-          from_json_line(to_json_line(sampled), prompt);  // as it will be read
-          prompt.outcome = decide(prompt);
-          prompts.append(prompt);
-          tell(prompts.records().size(), count);
-        });
+        sample_prompts(engine, voices, first + done, count - done, options, prompt_templates,
+                       [&](const Prompt& sampled) {
+                         Prompt prompt;
+                         from_json_line(to_json_line(sampled), prompt);  // as it will be read
+                         prompt.outcome = decide(prompt);
+                         prompts.append(prompt);
+                         tell(prompts.records().size(), count);
+                       });
         return count - done;
       });
       prompts.sync();
@@ -248,7 +251,8 @@ struct Run::Impl {
 
   void write_prompts(std::int64_t round) {
     const fs::path where = folder.round(round);
-    const std::span<const Persona> voices = std::span<const Persona>(personas).subspan(std::min(evaluation_personas, personas.size()));
+    const std::span<const Persona> voices =
+        std::span<const Persona>(personas).subspan(std::min(evaluation_personas, personas.size()));
     const std::size_t first = static_cast<std::size_t>(round - 1) * attempts;
     attempt_prompts(where / "prompts.jsonl", start_of(round), voices, first, attempts,
                     detail::round_seed(settings.seed, round, "prompts"), where);
@@ -258,15 +262,16 @@ struct Run::Impl {
     const fs::path file = folder.round(round) / "prompts.jsonl";
     std::vector<Prompt> kept = kept_prompts(read_jsonl<Prompt>(file));
     if (kept.empty()) {
-      throw InputError(fmt::format("{}: no prompt was kept, expected at least one; look at their outcomes", file.string()));
+      throw InputError(
+          fmt::format("{}: no prompt was kept, expected at least one; look at their outcomes", file.string()));
     }
     return kept;
   }
 
   // Responses
 
-  void answer(const fs::path& file, const fs::path& model, std::span<const Prompt> prompts, const ResponseOptions& options,
-              const fs::path& where) {
+  void answer(const fs::path& file, const fs::path& model, std::span<const Prompt> prompts,
+              const ResponseOptions& options, const fs::path& where) {
     RecordFile<Response> responses(file);
     const auto samples = static_cast<std::size_t>(options.samples);
     const std::size_t count = prompts.size() * samples;
@@ -332,12 +337,11 @@ struct Run::Impl {
     const fs::path where = folder.round(round);
     const fs::path file = where / "pairs.jsonl";
     if (fs::exists(file)) return;
-    const PreferencePairs built =
-        build_pairs(prompts_of(round), read_jsonl<Response>(where / "responses.jsonl"),
-                    read_jsonl<Verdict>(where / "verdicts.jsonl"), settings.pairs);
+    const PreferencePairs built = build_pairs(prompts_of(round), read_jsonl<Response>(where / "responses.jsonl"),
+                                              read_jsonl<Verdict>(where / "verdicts.jsonl"), settings.pairs);
     if (built.pairs.empty()) {
-      throw InputError(fmt::format("{}: the verdicts give no preference pair ({}), expected at least one", where.string(),
-                                   counts_to_text(built.outcomes)));
+      throw InputError(fmt::format("{}: the verdicts give no preference pair ({}), expected at least one",
+                                   where.string(), counts_to_text(built.outcomes)));
     }
     write_file_atomically(file, to_jsonl(built.pairs));
     say(LogLevel::kInfo, counts_to_text(built.outcomes));
@@ -350,14 +354,15 @@ struct Run::Impl {
     const fs::path start = start_of(round);
     if (!fs::exists(where / "model")) {
       const std::vector<Preference> rows = read_jsonl<Preference>(where / "pairs.jsonl");
-      prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl");
+      prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl", settings.train.checkpoint);
       const Loaded policy = load(start);
       loaded.reset();  // its weights change from here on
       TrainerOptions options = settings.train;
       options.seed = detail::round_seed(settings.seed, round, "train");
       options.max_length = usable_length(options, policy.model.config());
       std::optional<CausalLM> reference;
-      if (needs_reference(options.loss) && settings.reference == "base" && round > 1) reference = load_model(settings.model);
+      if (needs_reference(options.loss) && settings.reference == "base" && round > 1)
+        reference = load_model(settings.model);
       {
         Trainer trainer(policy.model, tokenize_pairs(rows, policy.text), options, std::move(reference));
         trainer.set_progress(progress);
@@ -366,9 +371,8 @@ struct Run::Impl {
                                               counts_to_text(trainer.dropped())));
         }
         train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", [&](const Trainer& stepped) {
-          write_timing(where, {{"stage", stage},
-                               {"step", stepped.steps_done()},
-                               {"tokens/s", stepped.tokens_per_second()}});
+          write_timing(where,
+                       {{"stage", stage}, {"step", stepped.steps_done()}, {"tokens/s", stepped.tokens_per_second()}});
           tell(static_cast<std::size_t>(stepped.steps_done()), static_cast<std::size_t>(stepped.total_steps()));
         });
         const TrainMetrics& last = trainer.metrics();
@@ -425,7 +429,8 @@ struct Run::Impl {
     return kept;
   }
 
-  void answer_evaluation(const fs::path& model, const fs::path& file, std::int64_t weights_version, const fs::path& where) {
+  void answer_evaluation(const fs::path& model, const fs::path& file, std::int64_t weights_version,
+                         const fs::path& where) {
     const ResponseOptions options = {.samples = 1,
                                      .sampling = settings.eval.compare.sampling,
                                      .seed = detail::evaluation_seed(settings.seed).fork("answers"),
@@ -453,14 +458,13 @@ struct Run::Impl {
     };
     OrderedJson result = {{"prompts", prompts.size()}};
     with_engine(judge, where, [&](Engine& engine) {
-      const Comparison base = compare_answers(prompts, answers(round, "model"), answers(0, "baseline"), engine, options,
-                                              judge_templates);
+      const Comparison base =
+          compare_answers(prompts, answers(round, "model"), answers(0, "baseline"), engine, options, judge_templates);
       const OrderedJson against_base = detail::comparison_to_json(base);
-      result["against_start"] =
-          round == 1 ? against_base
-                     : detail::comparison_to_json(compare_answers(prompts, answers(round, "model"),
-                                                                  answers(round - 1, "baseline"), engine, options,
-                                                                  judge_templates));
+      result["against_start"] = round == 1 ? against_base
+                                           : detail::comparison_to_json(compare_answers(
+                                                 prompts, answers(round, "model"), answers(round - 1, "baseline"),
+                                                 engine, options, judge_templates));
       result["against_base"] = against_base;
       say(LogLevel::kInfo,
           fmt::format("win rate against the base {:.3f} (standard error {:.3f}), length-controlled {:.3f}",

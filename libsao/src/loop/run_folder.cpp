@@ -64,8 +64,8 @@ RunFolder::RunFolder(const fs::path& folder, const RunFolderOptions& options) : 
     throw InputError(fmt::format("{}: not a folder, expected a run folder", folder.string()));
   }
   if (existed && !options.resume && holds_files(folder)) {
-    throw InputError(fmt::format("{}: not empty, expected a new folder; give --resume to continue the run in it",
-                                 folder.string()));
+    throw InputError(
+        fmt::format("{}: not empty, expected a new folder; give --resume to continue the run in it", folder.string()));
   }
   if (existed && holds_files(folder) && !fs::exists(folder / kManifest)) {
     throw InputError(
@@ -78,7 +78,8 @@ RunFolder::RunFolder(const fs::path& folder, const RunFolderOptions& options) : 
     throw ResourceError(fmt::format("cannot write {}: {}", (folder / kLock).string(), std::strerror(errno)));
   }
   if (::flock(impl_->lock, LOCK_EX | LOCK_NB) != 0) {
-    throw ResourceError(fmt::format("{}: another process works in this folder; wait for it or stop it", folder.string()));
+    throw ResourceError(
+        fmt::format("{}: another process works in this folder; wait for it or stop it", folder.string()));
   }
   remove_unfinished(folder);
 }

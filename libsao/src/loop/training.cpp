@@ -2,6 +2,8 @@
 #include "sao/loop/training.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -42,13 +44,25 @@ void keep_lines(const fs::path& path, std::size_t count) {
 
 }  // namespace
 
-void prepare_checkpoints(const fs::path& checkpoints, const fs::path& metrics) {
+void prepare_checkpoints(const fs::path& checkpoints, const fs::path& metrics, const CheckpointOptions& options) {
   if (!fs::is_directory(checkpoints)) return;
   const std::size_t lines = whole_lines(metrics);
   std::vector<fs::path> useless;
+  std::map<std::size_t, fs::path> good;
   for (const auto& entry : fs::directory_iterator(checkpoints)) {
     const std::optional<std::size_t> step = step_of(entry.path().filename().string());
-    if (step && (*step > lines || !fs::exists(entry.path() / "state.json"))) useless.push_back(entry.path());
+    if (!step) continue;
+    if (*step > lines || !fs::exists(entry.path() / "state.json")) {
+      useless.push_back(entry.path());
+    } else {
+      good[*step] = entry.path();
+    }
+  }
+  for (const auto& entry : good) {
+    if (good.size() - static_cast<std::size_t>(std::distance(good.begin(), good.find(entry.first))) >
+        static_cast<std::size_t>(std::max<std::int64_t>(options.keep, 1))) {
+      useless.push_back(entry.second);
+    }
   }
   for (const fs::path& path : useless) {
     fs::remove(path / "state.json");  // first: what a stop leaves of the removal is no checkpoint

@@ -19,6 +19,7 @@
 #include "sao/io/files.h"
 #include "sao/io/hf_folder.h"
 #include "sao/ops/attention.h"
+#include "sao/ops/cuda.h"
 #include "sao/ops/linear.h"
 #include "sao/ops/pointwise.h"
 
@@ -118,9 +119,7 @@ std::string dtype_name(at::ScalarType type) {
 
 at::Device device_of(const std::string& text) {
   const at::Device device(parse_device(text));
-  if (device.is_cuda() && !at::hasCUDA()) {
-    throw ResourceError(fmt::format("device \"{}\": this program sees no CUDA device; use --device cpu", text));
-  }
+  if (device.is_cuda()) ops::enable_cuda(device.index());
   return device;
 }
 

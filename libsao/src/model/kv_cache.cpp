@@ -25,9 +25,9 @@ struct KvCache::Impl {
   };
 
   std::int64_t total = 0;
-  std::vector<at::Tensor> keys, values;    // one a layer
-  std::vector<std::int32_t> free_blocks;   // a stack
-  std::vector<std::int32_t> users;         // of each block
+  std::vector<at::Tensor> keys, values;   // one a layer
+  std::vector<std::int32_t> free_blocks;  // a stack
+  std::vector<std::int32_t> users;        // of each block
   std::vector<Sequence> sequences;
   std::vector<std::uint32_t> free_slots;
   std::int64_t plans = 0;
@@ -40,7 +40,8 @@ struct KvCache::Impl {
     const std::size_t slot = static_cast<std::size_t>(id & 0xFFFFFFFF);
     if (id < 0 || slot >= sequences.size() || !sequences[slot].live ||
         sequences[slot].generation != static_cast<std::uint32_t>(id >> 32)) {
-      throw InputError(fmt::format("KvCache: sequence {} is not in the cache, expected one that create or fork gave", id));
+      throw InputError(
+          fmt::format("KvCache: sequence {} is not in the cache, expected one that create or fork gave", id));
     }
     return sequences[slot];
   }
@@ -63,7 +64,8 @@ struct KvCache::Impl {
         if (layer.device().is_cpu()) {
           const std::size_t bytes = static_cast<std::size_t>(layer.stride(0)) * layer.element_size();
           char* data = static_cast<char*>(layer.mutable_data_ptr());
-          std::memcpy(data + static_cast<std::size_t>(to) * bytes, data + static_cast<std::size_t>(from) * bytes, bytes);
+          std::memcpy(data + static_cast<std::size_t>(to) * bytes, data + static_cast<std::size_t>(from) * bytes,
+                      bytes);
         } else {
           layer.select(0, to).copy_(layer.select(0, from));
         }
@@ -157,8 +159,9 @@ std::int64_t KvCache::blocks_needed(SequenceId sequence, std::int64_t tokens) co
 KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std::int64_t> counts) {
   Impl& impl = *impl_;
   if (sequences.empty() || sequences.size() != counts.size()) {
-    throw InputError(fmt::format("KvCache::plan: {} sequences and {} counts, expected one count for each of at least one",
-                                 sequences.size(), counts.size()));
+    throw InputError(
+        fmt::format("KvCache::plan: {} sequences and {} counts, expected one count for each of at least one",
+                    sequences.size(), counts.size()));
   }
   // All checks come first, so that a refusal changes nothing.
   const std::int64_t stamp = ++impl.plans;
@@ -166,8 +169,9 @@ KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std:
   for (std::size_t s = 0; s < sequences.size(); ++s) {
     Impl::Sequence& sequence = impl.find(sequences[s]);
     if (counts[s] < 1 || sequence.last_plan == stamp) {
-      throw InputError(fmt::format("KvCache::plan: sequence {} {}, expected every sequence once with at least one new token",
-                                   sequences[s], counts[s] < 1 ? fmt::format("has {} new tokens", counts[s]) : "stands twice"));
+      throw InputError(
+          fmt::format("KvCache::plan: sequence {} {}, expected every sequence once with at least one new token",
+                      sequences[s], counts[s] < 1 ? fmt::format("has {} new tokens", counts[s]) : "stands twice"));
     }
     sequence.last_plan = stamp;
     tokens += counts[s];
@@ -175,8 +179,9 @@ KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std:
     widest = std::max(widest, blocks_for(sequence.length + counts[s]));
   }
   if (wanted > free_blocks()) {
-    throw ResourceError(fmt::format("KvCache: {} new blocks are needed and {} of {} are free; give the cache more bytes",
-                                    wanted, free_blocks(), impl.total));
+    throw ResourceError(
+        fmt::format("KvCache: {} new blocks are needed and {} of {} are free; give the cache more bytes", wanted,
+                    free_blocks(), impl.total));
   }
 
   const std::int64_t count = static_cast<std::int64_t>(sequences.size());
@@ -193,7 +198,8 @@ KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std:
   start[0] = 0;
   for (std::size_t s = 0; s < sequences.size(); ++s, table += widest) {
     Impl::Sequence& sequence = impl.find(sequences[s]);
-    for (std::int64_t b = Impl::new_blocks(sequence, counts[s]); b > 0; --b) sequence.blocks.push_back(impl.take_block());
+    for (std::int64_t b = Impl::new_blocks(sequence, counts[s]); b > 0; --b)
+      sequence.blocks.push_back(impl.take_block());
     for (std::int64_t at = sequence.length; at < sequence.length + counts[s]; ++at) {
       *position++ = at;
       *slot++ = sequence.blocks[static_cast<std::size_t>(at / kKvBlockSize)] * kKvBlockSize + at % kKvBlockSize;
@@ -223,7 +229,8 @@ std::vector<std::string> KvCache::check() const {
   for (std::size_t s = 0; s < impl.sequences.size(); ++s) {
     const Impl::Sequence& sequence = impl.sequences[s];
     if (!sequence.live) {
-      if (!sequence.blocks.empty() || sequence.length != 0) report(fmt::format("released slot {} still holds blocks", s));
+      if (!sequence.blocks.empty() || sequence.length != 0)
+        report(fmt::format("released slot {} still holds blocks", s));
       if (std::count(impl.free_slots.begin(), impl.free_slots.end(), s) != 1) {
         report(fmt::format("released slot {} is not on the list of free slots once", s));
       }
@@ -234,7 +241,8 @@ std::vector<std::string> KvCache::check() const {
     }
     std::vector<std::int32_t> own = sequence.blocks;
     std::sort(own.begin(), own.end());
-    if (std::adjacent_find(own.begin(), own.end()) != own.end()) report(fmt::format("slot {}: a block stands twice", s));
+    if (std::adjacent_find(own.begin(), own.end()) != own.end())
+      report(fmt::format("slot {}: a block stands twice", s));
     for (const std::int32_t block : sequence.blocks) {
       if (block < 0 || block >= impl.total) {
         report(fmt::format("slot {}: block {} is outside the cache", s, block));
@@ -250,7 +258,8 @@ std::vector<std::string> KvCache::check() const {
   std::vector<std::int32_t> free(static_cast<std::size_t>(impl.total), 0);
   for (const std::int32_t block : impl.free_blocks) ++free[static_cast<std::size_t>(block)];
   for (std::size_t b = 0; b < users.size(); ++b) {
-    if (users[b] != impl.users[b]) report(fmt::format("block {}: {} users counted, {} found", b, impl.users[b], users[b]));
+    if (users[b] != impl.users[b])
+      report(fmt::format("block {}: {} users counted, {} found", b, impl.users[b], users[b]));
     if (free[b] != (users[b] == 0 ? 1 : 0)) {
       report(fmt::format("block {}: {} users and {} times on the list of free blocks", b, users[b], free[b]));
     }

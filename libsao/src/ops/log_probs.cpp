@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "sao/base/error.h"
 #include "sao/ops/linear.h"
@@ -48,6 +49,10 @@ void forward_rows(const at::Tensor& logits, const at::Tensor& targets, double so
     });
     return;
   }
+  if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
+    gpu->log_probs(logits, targets, softcap, log_prob, log_sum_exp);
+    return;
+  }
   at::Tensor z = logits.to(compute_type(logits));
   if (softcap > 0.0) z = (z / softcap).tanh_().mul_(softcap);
   log_sum_exp.copy_(z.logsumexp(1));
@@ -67,6 +72,10 @@ at::Tensor backward_rows(const at::Tensor& logits, const at::Tensor& targets, do
       kernels().log_probs_backward(end - begin, width, z + begin * width, static_cast<float>(softcap), target + begin,
                                    sum + begin, g + begin);
     });
+    return logits;
+  }
+  if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
+    gpu->log_probs_backward(logits, targets, softcap, log_sum_exp, grad);
     return logits;
   }
   at::Tensor z = logits.to(compute_type(logits));

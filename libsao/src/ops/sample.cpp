@@ -23,16 +23,18 @@ void check(const at::Tensor& logits, const SampleOptions& options) {
   }
   if (!(options.temperature >= 0.0 && std::isfinite(options.temperature)) || options.top_k < 0 ||
       !(options.top_p > 0.0 && options.top_p <= 1.0) || !(options.min_p >= 0.0 && options.min_p <= 1.0)) {
-    throw InputError(fmt::format("sample: temperature {}, top_k {}, top_p {}, min_p {}, expected temperature >= 0, "
-                                 "top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1",
-                                 options.temperature, options.top_k, options.top_p, options.min_p));
+    throw InputError(
+        fmt::format("sample: temperature {}, top_k {}, top_p {}, min_p {}, expected temperature >= 0, "
+                    "top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1",
+                    options.temperature, options.top_k, options.top_p, options.min_p));
   }
 }
 
 [[noreturn]] void throw_not_finite(std::int64_t row) {
-  throw InputError(fmt::format("logits: row {} has no finite maximum, expected numbers; the model's weights hold NaN or "
-                               "infinite values, or its dtype overflows",
-                               row));
+  throw InputError(
+      fmt::format("logits: row {} has no finite maximum, expected numbers; the model's weights hold NaN or "
+                  "infinite values, or its dtype overflows",
+                  row));
 }
 
 // Rows that pay for a thread.
@@ -70,7 +72,8 @@ at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& 
   return p / p.sum(1, true);
 }
 
-void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn) {
+void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
+            std::span<Drawn> drawn) {
   check(logits, options);
   const std::int64_t n = logits.size(0), V = logits.size(1), count = static_cast<std::int64_t>(draws.size());
   SAO_CHECK(drawn.size() == draws.size());
@@ -146,10 +149,12 @@ std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const Ro
     }
     const at::Tensor at_rows = rows.to(logits.device()), z = logits.to(at::kFloat);
     const at::Tensor sums = z.logsumexp(1).index_select(0, at_rows);
-    const at::Tensor found = (z.index({at_rows, ids.to(logits.device())}) - sums).to(at::kCPU), sums_cpu = sums.to(at::kCPU);
+    const at::Tensor found = (z.index({at_rows, ids.to(logits.device())}) - sums).to(at::kCPU),
+                     sums_cpu = sums.to(at::kCPU);
     std::copy_n(found.const_data_ptr<float>(), count, result.begin());
     for (std::int64_t i = 0; i < count; ++i) {
-      if (!std::isfinite(sums_cpu.const_data_ptr<float>()[i])) throw_not_finite(tokens[static_cast<std::size_t>(i)].row);
+      if (!std::isfinite(sums_cpu.const_data_ptr<float>()[i]))
+        throw_not_finite(tokens[static_cast<std::size_t>(i)].row);
     }
     return result;
   }

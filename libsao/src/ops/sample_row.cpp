@@ -52,7 +52,8 @@ SAO_INLINE Vec exp_of_negative(Vec x) {
 // The k-th largest value, by a buffer of 2k that is cut back to its k largest when full; -inf when fewer are finite.
 float kth_largest(std::span<const float> z, std::size_t k, std::vector<float>& buffer) {
   const auto cut = [&] {
-    std::nth_element(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(k - 1), buffer.end(), std::greater<>());
+    std::nth_element(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(k - 1), buffer.end(),
+                     std::greater<>());
     buffer.resize(k);
     return buffer[k - 1];
   };
@@ -147,7 +148,9 @@ void RowSampler::keep_top_p() {
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     if (bucket_of(weights_[i]) == bucket) crossing_.emplace_back(weights_[i], static_cast<TokenId>(i));
   }
-  const auto likelier = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+  const auto likelier = [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  };
   auto begin = crossing_.begin(), end = crossing_.end();
   while (end - begin > 1) {
     const auto middle = begin + (end - begin) / 2;

@@ -40,8 +40,8 @@ namespace detail {
 }  // namespace sao
 
 /// Checks an invariant of libsao's own; stays on in release builds. Never for input.
-#define SAO_CHECK(condition)                                                    \
-  do {                                                                          \
-    if (!(condition)) [[unlikely]]                                              \
-      ::sao::detail::throw_internal_error(__FILE__, __LINE__, #condition);      \
+#define SAO_CHECK(condition)                                               \
+  do {                                                                     \
+    if (!(condition)) [[unlikely]]                                         \
+      ::sao::detail::throw_internal_error(__FILE__, __LINE__, #condition); \
   } while (false)

@@ -31,7 +31,9 @@ struct AnyFieldVisitor {
 
 /// True for structs that have visit_fields.
 template <class T>
-concept HasFields = requires(T& options) { visit_fields(detail::AnyFieldVisitor{}, options); };
+concept HasFields = requires(T& options) {
+  visit_fields(detail::AnyFieldVisitor{}, options);
+};
 
 /// Calls visit(path, field, help) for every field that is no struct itself, nested ones with dots: "sampling.top_p".
 template <class Visitor, HasFields Options>

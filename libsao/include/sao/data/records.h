@@ -20,21 +20,21 @@ struct Persona {
 
 /// A prompt the model wrote. `outcome` is "kept" or the reason it was dropped ("duplicate", "too_short", ...).
 struct Prompt {
-  std::string id = {};        ///< "p000017": the index of the attempt
-  std::string persona = {};   ///< empty for unguided prompts
+  std::string id = {};       ///< "p000017": the index of the attempt
+  std::string persona = {};  ///< empty for unguided prompts
   std::string text = {};
-  TokenIds ids = {};          ///< the chat turn that asks it, assistant's header open: what the sampler continues
+  TokenIds ids = {};  ///< the chat turn that asks it, assistant's header open: what the sampler continues
   std::string outcome = {};
   bool operator==(const Prompt&) const = default;
 };
 
 /// One sampled answer.
 struct Response {
-  std::string id = {};          ///< "p000017-0"
+  std::string id = {};  ///< "p000017-0"
   std::string prompt_id = {};
-  std::int64_t k = 0;           ///< number of the sample
+  std::int64_t k = 0;  ///< number of the sample
   std::string text = {};
-  TokenIds ids = {};            ///< exactly as sampled, the stop token included
+  TokenIds ids = {};               ///< exactly as sampled, the stop token included
   std::string finish_reason = {};  ///< "stop" or "length"
   std::uint64_t seed = 0;
   std::int64_t weights_version = 0;  ///< stamp of the weights that sampled it
@@ -43,14 +43,15 @@ struct Response {
 
 /// What the judge said of a pair of responses.
 struct Verdict {
-  std::string id = {};             ///< "p000017"
+  std::string id = {};  ///< "p000017"
   std::string prompt_id = {};
-  std::string first_id = {};       ///< response ids
+  std::string first_id = {};  ///< response ids
   std::string second_id = {};
-  double p_first = 0.5;            ///< probability that the first is better, both orders combined
+  double p_first = 0.5;                    ///< probability that the first is better, both orders combined
   std::optional<double> p_as_first = {};   ///< P(first better), first shown first
   std::optional<double> p_as_second = {};  ///< P(first better), first shown second
-  std::string outcome = {};        ///< "first", "second", "tie", "inconsistent", "unparsable", "identical", "empty", "truncated", "too_long"
+  std::string outcome =
+      {};  ///< "first", "second", "tie", "inconsistent", "unparsable", "identical", "empty", "truncated", "too_long"
   bool operator==(const Verdict&) const = default;
 };
 
@@ -64,8 +65,8 @@ struct Preference {
   TokenIds prompt_ids = {};
   TokenIds chosen_ids = {};
   TokenIds rejected_ids = {};
-  double p = 1.0;       ///< the judge's probability that chosen is better: a soft label
-  double weight = 1.0;  ///< of the pair in the loss
+  double p = 1.0;           ///< the judge's probability that chosen is better: a soft label
+  double weight = 1.0;      ///< of the pair in the loss
   bool plain_text = false;  ///< prompt, chosen, rejected were plain strings (each list holds one message)
   bool operator==(const Preference&) const = default;
 };

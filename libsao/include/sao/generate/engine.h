@@ -15,9 +15,9 @@
 namespace sao {
 
 struct EngineOptions {
-  std::int64_t max_batch = 64;              ///< sequences that decode at one time
-  std::int64_t prefill_tokens = 2048;       ///< prompt tokens computed in one step, at most
-  std::int64_t cache_bytes = 1LL << 30;     ///< upper bound of the KV cache's memory
+  std::int64_t max_batch = 64;           ///< sequences that decode at one time
+  std::int64_t prefill_tokens = 2048;    ///< prompt tokens computed in one step, at most
+  std::int64_t cache_bytes = 1LL << 30;  ///< upper bound of the KV cache's memory
 };
 
 template <class Visitor, OptionsOf<EngineOptions> Options>
@@ -29,14 +29,18 @@ void visit_fields(Visitor&& visit, Options& options) {
 
 /// What the engine has done since it was made.
 struct EngineStats {
-  std::int64_t prompt_tokens = 0;      ///< computed, shared prefixes once
+  std::int64_t prompt_tokens = 0;  ///< computed through the cache, shared prefixes once
   std::int64_t generated_tokens = 0;
-  std::int64_t steps = 0;
-  std::int64_t peak_blocks = 0;
+  std::int64_t steps = 0;        ///< forward passes through the cache
+  std::int64_t peak_blocks = 0;  ///< of the cache in use at one time
 };
 
 /// A sample depends on the request, its seed and the weights, not on max_batch, the order or the other requests:
-/// bit for bit on one machine's CPU at one dtype.
+/// bit for bit on one machine's CPU in float32. There a sample's log_prob is also the sum of its score, to the bit.
+/// What prompts of one call have in common (from kKvBlockSize tokens on) is computed once.
+/// Memory is planned ahead: a call whose largest request does not fit into cache_bytes throws ResourceError before it
+/// computes anything; the cache grows to what the calls so far could use. Weights with NaN or infinite values:
+/// InputError. Not thread-safe; a callback must not call the engine that calls it.
 class Engine : public Generator {
  public:
   /// Shares the model's weights. Throws InputError for options out of range.

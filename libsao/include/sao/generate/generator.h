@@ -27,9 +27,9 @@ struct GenerationRequest {
 };
 
 struct Completion {
-  TokenIds ids = {};         ///< as sampled, a stop token at the end included
+  TokenIds ids = {};  ///< as sampled, a stop token at the end included
   FinishReason finish_reason = FinishReason::kStop;
-  double log_prob = 0.0;     ///< sum of the log-probs of ids at temperature 1, natural logarithm
+  double log_prob = 0.0;  ///< sum of the log-probs of ids at temperature 1, natural logarithm
 
   bool operator==(const Completion&) const = default;
 };

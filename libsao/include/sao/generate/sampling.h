@@ -9,12 +9,12 @@
 namespace sao {
 
 struct SamplingOptions {
-  double temperature = 1.0;          ///< logits are divided by it; 0 = greedy (the most likely token)
-  std::int64_t top_k = 0;            ///< keep the k most likely tokens; 0 = all
-  double top_p = 1.0;                ///< keep the smallest set whose probability reaches top_p (nucleus)
-  double min_p = 0.0;                ///< drop tokens below min_p times the most likely one
+  double temperature = 1.0;  ///< logits are divided by it; 0 = greedy (the most likely token)
+  std::int64_t top_k = 0;    ///< keep the k most likely tokens; 0 = all
+  double top_p = 1.0;        ///< keep the smallest set whose probability reaches top_p (nucleus)
+  double min_p = 0.0;        ///< drop tokens below min_p times the most likely one
   std::int64_t max_new_tokens = 256;
-  bool ignore_eos = false;           ///< go on past stop tokens, to max_new_tokens
+  bool ignore_eos = false;  ///< go on past stop tokens, to max_new_tokens
 };
 
 template <class Visitor, OptionsOf<SamplingOptions> Options>

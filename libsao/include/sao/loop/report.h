@@ -8,9 +8,9 @@
 
 namespace sao {
 
-/// The page: HTML with everything inside it (styles, charts as SVG), no scripts, nothing fetched. A function of the run's
-/// files, without the clock; rounds that are not finished show what there is.
-/// Throws InputError: no manifest.json, files that are no run's.
+/// The page: HTML with everything inside it (styles, charts as SVG), no scripts, nothing fetched. A function of the
+/// run's files, without the clock; rounds that are not finished show what there is. Throws InputError: no
+/// manifest.json, files that are no run's.
 std::string render_report(const std::filesystem::path& run_folder);
 
 /// Writes render_report to RUN/report.html.

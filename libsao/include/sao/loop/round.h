@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Self-Alignment Optimization in rounds: prompts, responses, verdicts, pairs, training, evaluation; in a run folder that
-// can be resumed.
+// Self-Alignment Optimization in rounds: prompts, responses, verdicts, pairs, training, evaluation; in a run folder
+// that can be resumed.
 //   sao::Run run("runs/first", {.model = "gemma-2-2b-it", .personas = "personas.jsonl", .prompts = {.count = 10'000}});
 //   while (run.step()) std::puts(run.stage().c_str());
 // Follows: Self-Alignment Optimization, Algorithm 1; more rounds than one start from the last round's model, with
@@ -51,18 +51,19 @@ struct RunSettings {
   std::string personas = {};   ///< JSON Lines with {"persona": s}; empty = unguided prompts
   std::string templates = {};  ///< file as sao_templates.json; empty = the model's own, else the defaults
   std::int64_t rounds = 1;
-  std::string device = "cpu";    ///< "cpu" or "cuda:N"
+  std::string device = "cpu";     ///< "cpu" or "cuda:N"
   std::string dtype = "float32";  ///< of weights and computation; bfloat16 trains with float32 masters
   Seed seed = {42};
-  PromptOptions prompts = {};      ///< count: attempts a round; 0 = the personas, shared out among the rounds
+  PromptOptions prompts = {};  ///< count: attempts a round; 0 = the personas, shared out among the rounds
   ResponseOptions responses = {};
   JudgeOptions judge = {};
-  std::string judge_model = {};    ///< model folder; empty = the policy judges itself, which is the method
+  std::string judge_model = {};               ///< model folder; empty = the policy judges itself, which is the method
   PairOptions pairs = {.soft_labels = true};  ///< p is on record; train.soft_labels says whether it is used
   TrainerOptions train = {.checkpoint = {.every_steps = 50}};
   std::string reference = "start";  ///< what losses with a reference compare with: the round's "start" or the "base"
   EvaluationSettings eval = {};
-  EngineOptions engine = {};  ///< no effect on results (bit for bit on the CPU): not in the manifest, may differ on resume
+  EngineOptions engine =
+      {};  ///< no effect on results (bit for bit on the CPU): not in the manifest, may differ on resume
 };
 
 template <class Visitor, OptionsOf<RunSettings> Options>
@@ -85,7 +86,8 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("engine", options.engine, "generation engine; no effect on results");
 }
 
-/// visit(path, field, help) for the settings that a user can set: visit_leaves without the fields that a run sets itself.
+/// visit(path, field, help) for the settings that a user can set: visit_leaves without the fields that a run sets
+/// itself.
 template <class Visitor, OptionsOf<RunSettings> Settings>
 void visit_settings(Visitor&& visit, Settings& settings) {
   visit_leaves(
@@ -101,10 +103,11 @@ void validate(const RunSettings& settings);
 
 /// A run, stage by stage. Files and their contents are those of the run directory's contract: manifest.json,
 /// personas.jsonl, eval/ (the evaluation's prompts and the base's answers) and round-N/ with prompts, responses,
-/// verdicts, pairs and metrics (.jsonl), checkpoints/, model/, eval_answers.jsonl and eval.json; report.html at the end.
+/// verdicts, pairs and metrics (.jsonl), checkpoints/, model/, eval_answers.jsonl and eval.json; report.html at the
+/// end.
 ///
-/// Every line is a function of the settings and the input files, never of the clock, the batch size or an earlier stop: a
-/// run that is killed at any moment and resumed ends with the same bytes. Wall-clock numbers stand apart, in
+/// Every line is a function of the settings and the input files, never of the clock, the batch size or an earlier stop:
+/// a run that is killed at any moment and resumed ends with the same bytes. Wall-clock numbers stand apart, in
 /// round-N/timing.jsonl and eval/timing.jsonl.
 class Run {
  public:

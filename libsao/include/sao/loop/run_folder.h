@@ -24,10 +24,9 @@ struct RunFolderOptions {
 /// A locked run folder. The lock (RUN/.lock) goes with the object, or with its process.
 class RunFolder {
  public:
-  /// Makes or opens the folder, locks it, and removes the temporary files of a killed process. With resume, a folder that
-  /// does not exist yet, or is empty, is a new run.
-  /// Throws InputError: the folder holds files and resume is off, or it holds files and no manifest.json;
-  /// ResourceError: another process has the lock, the folder cannot be made.
+  /// Makes or opens the folder, locks it, and removes the temporary files of a killed process. With resume, a folder
+  /// that does not exist yet, or is empty, is a new run. Throws InputError: the folder holds files and resume is off,
+  /// or it holds files and no manifest.json; ResourceError: another process has the lock, the folder cannot be made.
   explicit RunFolder(const std::filesystem::path& folder, const RunFolderOptions& options = {});
   ~RunFolder();
   RunFolder(RunFolder&&) noexcept;
@@ -37,9 +36,9 @@ class RunFolder {
   /// RUN/round-<number>, made where it is missing.
   std::filesystem::path round(std::int64_t number) const;
 
-  /// Writes RUN/manifest.json where there is none. Else compares: throws InputError naming every field that differs with
-  /// both values. `ignored`: dotted names of fields, with everything below them, that may differ ("settings.engine").
-  /// A manifest that is there is never changed.
+  /// Writes RUN/manifest.json where there is none. Else compares: throws InputError naming every field that differs
+  /// with both values. `ignored`: dotted names of fields, with everything below them, that may differ
+  /// ("settings.engine"). A manifest that is there is never changed.
   void fix_manifest(std::string_view manifest_json, const std::vector<std::string>& ignored = {});
 
  private:
@@ -47,7 +46,8 @@ class RunFolder {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A JSON Lines file of one stage, written in a fixed order, so that a stopped run leaves a beginning of the whole file.
+/// A JSON Lines file of one stage, written in a fixed order, so that a stopped run leaves a beginning of the whole
+/// file.
 template <class Record>
 class RecordFile {
  public:

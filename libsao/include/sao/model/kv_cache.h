@@ -20,7 +20,8 @@ inline constexpr std::int64_t kKvBlockSize = 16;
 
 /// What one forward pass writes to and reads from the cache. Made by KvCache::plan.
 struct KvStep {
-  at::Tensor slots;         ///< [T] int64, the cache's device: where the key and value of each new token go (block * kKvBlockSize + offset)
+  at::Tensor slots;         ///< [T] int64, the cache's device: where the key and value of each new token go (block *
+                            ///< kKvBlockSize + offset)
   at::Tensor starts;        ///< [S + 1] int64, CPU: new tokens of each sequence in the pack
   at::Tensor lengths;       ///< [S] int64, CPU: tokens in the cache of each sequence after this step
   at::Tensor block_tables;  ///< [S, max blocks] int32, CPU: the blocks of each sequence, in order

@@ -34,11 +34,12 @@ struct Drawn {
   float log_prob = 0.0f;  ///< of the id at temperature 1 over the whole vocabulary
 };
 
-/// One token a draw: the first, in the order of ids, at which the kept probability exceeds `uniform` times its total (in
-/// double). Shape: logits [n, V] float32, as soft-capped by the model; drawn is as long as draws.
-/// On the CPU no vocabulary is sorted as a whole: top-k by partial selection, top-p by a histogram of masses.
-/// Throws InputError for options out of range, and for rows with a NaN, +inf or nothing finite.
-void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn);
+/// One token a draw: the first, in the order of ids, at which the kept probability exceeds `uniform` times its total
+/// (in double). Shape: logits [n, V] float32, as soft-capped by the model; drawn is as long as draws. On the CPU no
+/// vocabulary is sorted as a whole: top-k by partial selection, top-p by a histogram of masses. Throws InputError for
+/// options out of range, and for rows with a NaN, +inf or nothing finite.
+void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
+            std::span<Drawn> drawn);
 
 /// The distribution that sample draws from: [n, V] float64, 0 where dropped, each row summing to 1. In plain LibTorch:
 /// it defines the meaning, and serves other devices.
@@ -49,8 +50,8 @@ struct RowToken {
   TokenId id = 0;
 };
 
-/// log softmax(logits[row])[id] of each pair, float32 arithmetic. On the CPU the same bits as a Drawn's log_prob. Throws
-/// InputError as sample does, and for ids outside the vocabulary.
+/// log softmax(logits[row])[id] of each pair, float32 arithmetic. On the CPU the same bits as a Drawn's log_prob.
+/// Throws InputError as sample does, and for ids outside the vocabulary.
 std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const RowToken> tokens);
 
 }  // namespace sao::ops
