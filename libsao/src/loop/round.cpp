@@ -285,7 +285,7 @@ struct Run::Impl {
     std::size_t skip = done % samples;
     with_engine(model, where, [&](Engine& engine) {
       answer_prompts(engine, prompts.subspan(done / samples), options, [&](std::span<const Response> of_one_prompt) {
-        for (const Response& response : of_one_prompt) responses.append(response);
+        for (const Response& response : of_one_prompt.subspan(std::exchange(skip, 0))) responses.append(response);
         tell(responses.records().size(), count);
       });
       return count - done;
