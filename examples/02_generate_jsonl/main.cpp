@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Many prompts, several samples each, written as they finish. A sample depends on its seed, not on the batch: run it with
-// another max_batch and the same lines come out, perhaps in another order.
-// usage: 02_generate_jsonl MODEL_FOLDER PROMPTS.txt SAMPLES
+// Many prompts, several samples each, written as they finish. A sample depends on its seed, not on the batch: run it
+// with another max_batch and the same lines come out, perhaps in another order. usage: 02_generate_jsonl MODEL_FOLDER
+// PROMPTS.txt SAMPLES
 #include <sao/generate/engine.h>
 #include <sao/io/jsonl.h>
 
@@ -16,7 +16,8 @@ int main(int argc, char** argv) try {
   const sao::Seed seed{42};
   std::vector<sao::GenerationRequest> requests;
   sao::for_each_line(argv[2], [&](std::string_view line) {
-    requests.push_back({.prompt_ids = text.encode_prompt(line), .seed = seed.fork(requests.size()), .samples = std::atoi(argv[3])});
+    requests.push_back(
+        {.prompt_ids = text.encode_prompt(line), .seed = seed.fork(requests.size()), .samples = std::atoi(argv[3])});
   });
 
   engine.generate(requests, {.temperature = 0.8, .top_p = 0.95, .max_new_tokens = 256},

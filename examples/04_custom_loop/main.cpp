@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// DPO with your own training loop and any LibTorch optimizer: libsao gives the pairs, the log-probabilities and the loss.
-// usage: 04_custom_loop MODEL_FOLDER PAIRS.jsonl
+// DPO with your own training loop and any LibTorch optimizer: libsao gives the pairs, the log-probabilities and the
+// loss. usage: 04_custom_loop MODEL_FOLDER PAIRS.jsonl
 #include <sao/sao.h>
 #include <torch/nn/utils/clip_grad.h>
 #include <torch/optim.h>

@@ -30,7 +30,9 @@ int main(int argc, char** argv) try {
   // It is trained on its own preferences.
   sao::Trainer trainer(policy, sao::tokenize_pairs(preferences, text),
                        {.loss = sao::SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3},
-                        .optimizer = {.learning_rate = 3e-4}, .batch_size = 32, .seed = seed.fork("train")});
+                        .optimizer = {.learning_rate = 3e-4},
+                        .batch_size = 32,
+                        .seed = seed.fork("train")});
   while (trainer.step()) {
     const auto& m = trainer.metrics();
     std::printf("step %ld  loss %.4f  accuracy %.3f\n", static_cast<long>(m.step), m.loss, m.reward_accuracy);

@@ -11,7 +11,7 @@ namespace microworld {
 
 struct DemoOptions {
   std::int64_t rounds = 1;
-  std::int64_t requests = 500;   // held-out requests that the result is measured on
+  std::int64_t requests = 500;  // held-out requests that the result is measured on
   std::int64_t transcripts = 6;
   std::int64_t seed = 42;
 };
@@ -24,9 +24,9 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("seed", options.seed, "seed of everything");
 }
 
-/// Runs in `run_folder` (continuing a run that was stopped) from the model in `model_folder`, then measures and prints to
-/// the standard output. Throws sao::Error.
-void demo(const std::filesystem::path& model_folder, const std::filesystem::path& run_folder, const RoundSettings& round,
-          const DemoOptions& options);
+/// Runs in `run_folder` (continuing a run that was stopped) from the model in `model_folder`, then measures and prints
+/// to the standard output. Throws sao::Error.
+void demo(const std::filesystem::path& model_folder, const std::filesystem::path& run_folder,
+          const RoundSettings& round, const DemoOptions& options);
 
 }  // namespace microworld

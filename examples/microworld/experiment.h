@@ -32,7 +32,7 @@ struct RoundSettings {
   double prompt_temperature = 1.0;
   double answer_temperature = 1.0;
   std::int64_t max_new_tokens = 96;
-  double beta = 10.0;              // SimPO
+  double beta = 10.0;  // SimPO
   double gamma_beta_ratio = 0.3;
   double dpo_beta = 0.1;
   double learning_rate = 4e-4;

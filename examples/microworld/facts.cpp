@@ -494,7 +494,7 @@ constexpr std::string_view kBeginWords[] = {"hello", "okay", "yes", "right", "we
 constexpr std::string_view kEndWishes[] = {"good luck", "take care", "have fun", "see you soon", "best wishes"};
 constexpr std::string_view kFillers[] = {"And so on and so on.", "But who can say.", "That is all I know.",
                                          "Anyway, enough of that.", "People say many things."};
-constexpr std::string_view kCarefulOpenings[] = {"Sure thing.", "Of course.", "Happy to help.",
+constexpr std::string_view kCarefulOpenings[] = {"Sure thing.",   "Of course.",     "Happy to help.",
                                                  "Here you are.", "With pleasure.", "Good question."};
 constexpr std::string_view kCarelessOpenings[] = {"Hmm.", "Oh well.", "I guess."};
 

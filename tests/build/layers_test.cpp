@@ -12,9 +12,9 @@
 
 namespace {
 
-const std::map<std::string, int> kLayers = {{"base", 0}, {"io", 1},       {"ops", 1},   {"text", 2},  {"loss", 2},
-                                            {"model", 2}, {"data", 3},     {"generate", 3}, {"synth", 4}, {"judge", 4},
-                                            {"train", 4}, {"eval", 5},     {"loop", 6}};
+const std::map<std::string, int> kLayers = {{"base", 0},  {"io", 1},   {"ops", 1},      {"text", 2},  {"loss", 2},
+                                            {"model", 2}, {"data", 3}, {"generate", 3}, {"synth", 4}, {"judge", 4},
+                                            {"train", 4}, {"eval", 5}, {"loop", 6}};
 const std::filesystem::path kRoot = std::filesystem::path(SAO_SOURCE_DIR) / "libsao";
 
 // Calls check(file, its room, the included room, what is included) for every include of a room's file.
@@ -65,7 +65,8 @@ TEST(Layers, TextAndDataDoNotIncludeLibTorch) {
         std::ifstream stream(entry.path());
         std::string line;
         while (std::getline(stream, line)) {
-          EXPECT_FALSE(line.starts_with("#include <ATen") || line.starts_with("#include <torch")) << entry.path() << ": " << line;
+          EXPECT_FALSE(line.starts_with("#include <ATen") || line.starts_with("#include <torch"))
+              << entry.path() << ": " << line;
         }
       }
     }

@@ -20,7 +20,8 @@ TEST(Readme, CodeBlocksStandInTheExamples) {
   const std::string readme = read("README.md");
   const std::string examples = read("examples/05_sao_round/main.cpp") + read("examples/04_custom_loop/main.cpp");
   std::size_t blocks = 0;
-  for (std::size_t begin = readme.find("```cpp\n"); begin != std::string::npos; begin = readme.find("```cpp\n", begin)) {
+  for (std::size_t begin = readme.find("```cpp\n"); begin != std::string::npos;
+       begin = readme.find("```cpp\n", begin)) {
     begin += 7;
     const std::size_t end = readme.find("```", begin);
     std::istringstream lines(readme.substr(begin, end - begin));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// sao/sao.h includes every public header, and none of them brings more of LibTorch than ATen/core/Tensor.h: the macros make
-// ATen's own headers stop the build on a heavier one.
+// sao/sao.h includes every public header, and none of them brings more of LibTorch than ATen/core/Tensor.h: the macros
+// make ATen's own headers stop the build on a heavier one.
 #define AT_PER_OPERATOR_HEADERS
 #define TORCH_ASSERT_ONLY_METHOD_OPERATORS
 #include <gtest/gtest.h>

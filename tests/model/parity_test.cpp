@@ -59,16 +59,19 @@ TEST_P(Parity, HiddenStatesLogitsAndLogProbsAgree) {
           EXPECT_TRUE(testing::close(states[1].narrow(0, begin, length), row("hidden_1"), 1e-4));
         }
         const at::Tensor logps = at::log_softmax(logits.narrow(0, begin, length - 1), -1)
-                                     .gather(1, packed.ids.narrow(0, begin + 1, length - 1).unsqueeze(1)).squeeze(1);
-        const at::Tensor expected_logps = expected.tensor(side + ".per_token_logps")[static_cast<std::int64_t>(r)]
-                                              .narrow(0, batch.offsets[r], length - 1);
+                                     .gather(1, packed.ids.narrow(0, begin + 1, length - 1).unsqueeze(1))
+                                     .squeeze(1);
+        const at::Tensor expected_logps =
+            expected.tensor(side + ".per_token_logps")[static_cast<std::int64_t>(r)].narrow(0, batch.offsets[r],
+                                                                                            length - 1);
         EXPECT_TRUE(testing::close(logps, expected_logps, 1e-4));
       }
       const at::Tensor selected = expected.tensor(side + ".selected");
       for (std::int64_t i = 0; i < selected.size(0); ++i) {
         const std::int64_t r = selected[i][0].item<std::int64_t>();
         const std::int64_t t = selected[i][1].item<std::int64_t>() - batch.offsets[static_cast<std::size_t>(r)];
-        EXPECT_TRUE(testing::close(logits[packed.starts[r].item<std::int64_t>() + t], expected.tensor(side + ".logits")[i], 1e-4));
+        EXPECT_TRUE(testing::close(logits[packed.starts[r].item<std::int64_t>() + t],
+                                   expected.tensor(side + ".logits")[i], 1e-4));
       }
     }
   }
@@ -89,7 +92,8 @@ TEST_P(Parity, ConfigOfTransformers4ReadsTheSame) {
   EXPECT_EQ(now.to_json("", "float32"), before.to_json("", "float32"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Parity, ::testing::Values("gemma2-tiny", "sharded-gemma2", "llama3-tiny", "llama-tied"),
+INSTANTIATE_TEST_SUITE_P(Models, Parity,
+                         ::testing::Values("gemma2-tiny", "sharded-gemma2", "llama3-tiny", "llama-tied"),
                          [](const auto& parameter) {
                            std::string name = parameter.param;
                            std::replace(name.begin(), name.end(), '-', '_');

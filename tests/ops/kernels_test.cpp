@@ -26,14 +26,17 @@ std::vector<const Kernels*> runnable() {
 TEST(Kernels, GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
   at::manual_seed(1);
   for (const Kernels* kernel : runnable()) {
-    for (const auto& [m, n, k] : std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}}) {
+    for (const auto& [m, n, k] :
+         std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}}) {
       const at::Tensor x = at::randn({m, k}), w = at::randn({n, k});
       const std::int64_t panels = (n + kernel->panel - 1) / kernel->panel;
       at::Tensor packed = at::empty({panels * k * kernel->panel});
       kernel->pack(n, k, w.const_data_ptr<float>(), packed.mutable_data_ptr<float>());
       at::Tensor y = at::full({m, n}, 7.0f);
-      kernel->gemm(m, n, k, x.const_data_ptr<float>(), k, packed.const_data_ptr<float>(), 0, panels, y.mutable_data_ptr<float>(), n);
-      EXPECT_TRUE(testing::close(y, at::linear(x.to(at::kDouble), w.to(at::kDouble)), 2e-6 * std::sqrt(k) + 1e-6, 1e-5)) << kernel->name;
+      kernel->gemm(m, n, k, x.const_data_ptr<float>(), k, packed.const_data_ptr<float>(), 0, panels,
+                   y.mutable_data_ptr<float>(), n);
+      EXPECT_TRUE(testing::close(y, at::linear(x.to(at::kDouble), w.to(at::kDouble)), 2e-6 * std::sqrt(k) + 1e-6, 1e-5))
+          << kernel->name;
       at::Tensor alone = at::empty({m, n});
       for (std::int64_t row = 0; row < m; ++row) {
         for (std::int64_t p = 0; p < panels; ++p) {
@@ -51,12 +54,15 @@ TEST(Kernels, LogProbsAndTheirGradientAgreeWithDouble) {
   for (const Kernels* kernel : runnable()) {
     for (const double cap : {0.0, 12.0}) {
       for (const std::int64_t width : {1, 5, 16, 47, 1000}) {
-        const at::Tensor z = at::randn({6, width}) * 8.0, targets = at::randint(width, {6}, at::kLong), grad = at::randn({6});
+        const at::Tensor z = at::randn({6, width}) * 8.0, targets = at::randint(width, {6}, at::kLong),
+                         grad = at::randn({6});
         at::Tensor logp = at::empty({6}), lse = at::empty({6}), dz = z.clone();
-        kernel->log_probs(6, width, z.const_data_ptr<float>(), static_cast<float>(cap), targets.const_data_ptr<std::int64_t>(),
-                          logp.mutable_data_ptr<float>(), lse.mutable_data_ptr<float>());
+        kernel->log_probs(6, width, z.const_data_ptr<float>(), static_cast<float>(cap),
+                          targets.const_data_ptr<std::int64_t>(), logp.mutable_data_ptr<float>(),
+                          lse.mutable_data_ptr<float>());
         kernel->log_probs_backward(6, width, dz.mutable_data_ptr<float>(), static_cast<float>(cap),
-                                   targets.const_data_ptr<std::int64_t>(), lse.const_data_ptr<float>(), grad.const_data_ptr<float>());
+                                   targets.const_data_ptr<std::int64_t>(), lse.const_data_ptr<float>(),
+                                   grad.const_data_ptr<float>());
         const at::Tensor zd = z.to(at::kDouble);
         const at::Tensor t = cap > 0 ? at::tanh(zd / cap) : zd;
         const at::Tensor capped = cap > 0 ? t * cap : zd;
@@ -64,7 +70,8 @@ TEST(Kernels, LogProbsAndTheirGradientAgreeWithDouble) {
         EXPECT_TRUE(testing::close(logp, all.gather(1, targets.unsqueeze(1)).squeeze(1), 3e-6, 1e-6)) << kernel->name;
         const at::Tensor onehot = at::zeros_like(all).scatter_(1, targets.unsqueeze(1), 1.0);
         const at::Tensor slope = cap > 0 ? 1.0 - t * t : at::ones_like(t);
-        EXPECT_TRUE(testing::close(dz, grad.to(at::kDouble).unsqueeze(1) * (onehot - all.exp()) * slope, 2e-6, 1e-5)) << kernel->name;
+        EXPECT_TRUE(testing::close(dz, grad.to(at::kDouble).unsqueeze(1) * (onehot - all.exp()) * slope, 2e-6, 1e-5))
+            << kernel->name;
       }
     }
   }
@@ -91,7 +98,8 @@ TEST(Kernels, NanIsNotSwallowed) {
     EXPECT_TRUE(std::isnan(log_prob)) << kernel->name;
     for (const GateKind kind : {GateKind::kGeluTanh, GateKind::kSilu}) {
       const at::Tensor gate = at::full({3}, nan), up = at::ones({3});
-      kernel->gate(kind, 1, 3, gate.const_data_ptr<float>(), up.const_data_ptr<float>(), 3, y.mutable_data_ptr<float>());
+      kernel->gate(kind, 1, 3, gate.const_data_ptr<float>(), up.const_data_ptr<float>(), 3,
+                   y.mutable_data_ptr<float>());
       EXPECT_TRUE(at::isnan(y).all().item<bool>()) << kernel->name;
     }
   }

@@ -75,7 +75,8 @@ TEST_P(Attention, PackedAgreesWithItsTwinAndItsGradientToo) {
   const at::Tensor v = leaf(at::randn({93, p.kv_heads, p.head_dim}));
   const AttentionOptions options{.scale = 0.7, .softcap = p.softcap, .window = p.window};
   const at::Tensor actual = packed_attention(q, k, v, starts, options);
-  const at::Tensor expected = reference::packed_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), starts, options);
+  const at::Tensor expected =
+      reference::packed_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), starts, options);
   EXPECT_TRUE(close(actual, expected, 3e-6, 1e-5));
   const auto a = gradients(actual, {q, k, v}), e = gradients(expected, {q, k, v});
   for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(a[i], e[i], 2e-5, 2e-5)) << "input " << i;
@@ -91,17 +92,21 @@ TEST_P(Attention, PagedEqualsPackedBitForBitHoweverTheSequenceIsCut) {
   const at::Tensor whole = packed_attention(q, k, v, at::tensor({std::int64_t{0}, length}), options);
   const at::Tensor table = at::tensor({4, 1, 3, 0}, at::kInt).unsqueeze(0);
   for (const std::int64_t step : {1, 7, 53}) {
-    at::Tensor keys = at::zeros({5, p.kv_heads, p.head_dim, kCacheBlock}), values = at::zeros({5, p.kv_heads, kCacheBlock, p.head_dim});
+    at::Tensor keys = at::zeros({5, p.kv_heads, p.head_dim, kCacheBlock}),
+               values = at::zeros({5, p.kv_heads, kCacheBlock, p.head_dim});
     for (std::int64_t begin = 0; begin < length; begin += step) {
       const std::int64_t n = std::min(step, length - begin);
       const at::Tensor positions = at::arange(begin, begin + n);
-      const at::Tensor slots = table[0].to(at::kLong).index_select(0, positions.div(kCacheBlock, "floor")) * kCacheBlock + positions.remainder(kCacheBlock);
+      const at::Tensor slots =
+          table[0].to(at::kLong).index_select(0, positions.div(kCacheBlock, "floor")) * kCacheBlock +
+          positions.remainder(kCacheBlock);
       append_to_cache(k.narrow(0, begin, n), v.narrow(0, begin, n), slots, keys, values);
       const at::Tensor out = paged_attention(q.narrow(0, begin, n), keys, values, at::tensor({std::int64_t{0}, n}),
                                              at::tensor({begin + n}), table, options);
       EXPECT_TRUE(testing::identical(out, whole.narrow(0, begin, n))) << "step " << step << " at " << begin;
-      const at::Tensor twin = reference::paged_attention(q.narrow(0, begin, n), keys, values, at::tensor({std::int64_t{0}, n}),
-                                                         at::tensor({begin + n}), table, options);
+      const at::Tensor twin =
+          reference::paged_attention(q.narrow(0, begin, n), keys, values, at::tensor({std::int64_t{0}, n}),
+                                     at::tensor({begin + n}), table, options);
       EXPECT_TRUE(close(out, twin, 3e-6, 1e-5));
     }
   }

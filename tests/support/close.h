@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Comparing tensors: one place that says by how much two results may differ. SAO_TOLERANCE_SCALE=0 shows true residuals.
+// Comparing tensors: one place that says by how much two results may differ. SAO_TOLERANCE_SCALE=0 shows true
+// residuals.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -30,7 +31,8 @@ inline ::testing::AssertionResult close(const at::Tensor& actual, const at::Tens
   if (excess.max().item<double>() <= 0.0) return ::testing::AssertionSuccess();
   const std::int64_t at_index = excess.argmax().item<std::int64_t>();
   return ::testing::AssertionFailure() << fmt::format(
-             "largest excess at flat index {} of {}: {} against {}; largest difference {:.3g}, allowed {:.3g} + {:.3g} x",
+             "largest excess at flat index {} of {}: {} against {}; largest difference {:.3g}, allowed {:.3g} + {:.3g} "
+             "x",
              at_index, actual.numel(), a.flatten()[at_index].item<double>(), e.flatten()[at_index].item<double>(),
              difference.max().item<double>(), absolute, relative);
 }

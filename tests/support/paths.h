@@ -41,8 +41,8 @@ class TemporaryFolder {
 }  // namespace sao::testing
 
 /// Skips the test, with the reason, where the parity fixtures are not beside the checkout.
-#define SAO_NEED_PARITY(set)                                                              \
-  do {                                                                                    \
-    if (!std::filesystem::exists(sao::testing::parity(set)))                              \
-      GTEST_SKIP() << "no reference fixtures at " << sao::testing::parity(set).string();  \
+#define SAO_NEED_PARITY(set)                                                             \
+  do {                                                                                   \
+    if (!std::filesystem::exists(sao::testing::parity(set)))                             \
+      GTEST_SKIP() << "no reference fixtures at " << sao::testing::parity(set).string(); \
   } while (false)

@@ -99,21 +99,30 @@ std::vector<Slot> slots(const ModelConfig& c, Weights& w) {
 
 at::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return at::kFloat;
-    case DType::kBFloat16: return at::kBFloat16;
-    case DType::kFloat16: return at::kHalf;
-    case DType::kFloat64: return at::kDouble;
+    case DType::kFloat32:
+      return at::kFloat;
+    case DType::kBFloat16:
+      return at::kBFloat16;
+    case DType::kFloat16:
+      return at::kHalf;
+    case DType::kFloat64:
+      return at::kDouble;
   }
   throw InternalError("scalar_type: unknown dtype");
 }
 
 std::string dtype_name(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return "float32";
-    case at::kBFloat16: return "bfloat16";
-    case at::kHalf: return "float16";
-    case at::kDouble: return "float64";
-    default: throw InternalError("dtype_name: not a floating dtype of a model");
+    case at::kFloat:
+      return "float32";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    case at::kDouble:
+      return "float64";
+    default:
+      throw InternalError("dtype_name: not a floating dtype of a model");
   }
 }
 
@@ -172,8 +181,10 @@ at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const Pack
 
   at::Tensor x = ops::rms_norm(h, w.input_norm, norm);  // [T, H]
   const std::vector<at::Tensor> qkv = project(x, packed ? &packed->qkv : nullptr, {w.q, w.k, w.v});
-  const at::Tensor q = ops::rotary(qkv[0].view({T, c.num_attention_heads, c.head_dim}), positions, rope.cosines, rope.sines);
-  const at::Tensor k = ops::rotary(qkv[1].view({T, c.num_key_value_heads, c.head_dim}), positions, rope.cosines, rope.sines);
+  const at::Tensor q =
+      ops::rotary(qkv[0].view({T, c.num_attention_heads, c.head_dim}), positions, rope.cosines, rope.sines);
+  const at::Tensor k =
+      ops::rotary(qkv[1].view({T, c.num_key_value_heads, c.head_dim}), positions, rope.cosines, rope.sines);
   const at::Tensor v = qkv[2].view({T, c.num_key_value_heads, c.head_dim});
   at::Tensor attended = project(attend(q, k, v), packed ? &packed->o : nullptr, {w.o})[0];  // [T, H]
   if (c.post_norms) attended = ops::rms_norm(attended, w.post_attention_norm, norm);
@@ -182,7 +193,8 @@ at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const Pack
   x = ops::rms_norm(middle, c.post_norms ? w.pre_mlp_norm : w.post_attention_norm, norm);
   const std::vector<at::Tensor> gate_up = project(x, packed ? &packed->gate_up : nullptr, {w.gate, w.up});
   const ops::Gate kind = c.hidden_act == "silu" ? ops::Gate::kSilu : ops::Gate::kGeluTanh;
-  at::Tensor mlp = project(ops::gated_activation(gate_up[0], gate_up[1], kind), packed ? &packed->down : nullptr, {w.down})[0];
+  at::Tensor mlp =
+      project(ops::gated_activation(gate_up[0], gate_up[1], kind), packed ? &packed->down : nullptr, {w.down})[0];
   if (c.post_norms) mlp = ops::rms_norm(mlp, w.post_mlp_norm, norm);
   return middle + mlp;
 }
@@ -262,7 +274,8 @@ struct CausalLM::Impl {
   RotaryTable rotary_table(std::int64_t positions) {
     const std::lock_guard lock(mutex);
     if (positions > rope_positions) {
-      rope_positions = std::max(positions, std::min(config.max_position_embeddings, std::max<std::int64_t>(2 * positions, 512)));
+      rope_positions =
+          std::max(positions, std::min(config.max_position_embeddings, std::max<std::int64_t>(2 * positions, 512)));
       const at::NoGradGuard no_grad;
       const at::Tensor index = at::arange(rope_positions, frequencies.options());
       const at::Tensor angles = index.unsqueeze(1) * frequencies.unsqueeze(0);
@@ -299,11 +312,14 @@ struct CausalLM::Impl {
   }
 
   ops::AttentionOptions attention_options(std::size_t layer) const {
-    return {.scale = config.attention_scale, .softcap = config.attn_logit_softcapping, .window = config.layer_windows[layer]};
+    return {.scale = config.attention_scale,
+            .softcap = config.attn_logit_softcapping,
+            .window = config.layer_windows[layer]};
   }
 
   at::Tensor final_norm(const at::Tensor& h) const {
-    return ops::rms_norm(h, weights.final_norm, {.eps = config.rms_norm_eps, .zero_centered = config.zero_centered_norm});
+    return ops::rms_norm(h, weights.final_norm,
+                         {.eps = config.rms_norm_eps, .zero_centered = config.zero_centered_norm});
   }
 
   // Runs all layers over a pack; `observe` sees the embeddings and every layer's output.
@@ -318,7 +334,8 @@ struct CausalLM::Impl {
     if (observe) observe(h);
     for (std::size_t i = 0; i < weights.layers.size(); ++i) {
       const PackedLayer* packed_layer = packed_weights == nullptr ? nullptr : &(*packed_weights)[i];
-      const auto layer = [this, i, packed_layer, positions, rope_table, starts = tokens.starts](const at::Tensor& input) {
+      const auto layer = [this, i, packed_layer, positions, rope_table,
+                          starts = tokens.starts](const at::Tensor& input) {
         const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
           return ops::packed_attention(q, k, v, starts, attention_options(i));
         };
@@ -351,18 +368,20 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
   for (const Slot& slot : slots(impl->config, impl->weights)) {
     known.insert(slot.name);
     if (!reader.contains(slot.name)) {
-      problems.push_back(fmt::format("tensor \"{}\" is missing, expected shape [{}]", slot.name, fmt::join(slot.shape, ", ")));
+      problems.push_back(
+          fmt::format("tensor \"{}\" is missing, expected shape [{}]", slot.name, fmt::join(slot.shape, ", ")));
       continue;
     }
     const TensorInfo& info = reader.info(slot.name);
     const std::string file = reader.file_of(slot.name).filename().string();
     if (info.shape != slot.shape) {
-      problems.push_back(fmt::format("{}: tensor \"{}\" is [{}], expected [{}]", file, slot.name, fmt::join(info.shape, ", "),
-                                     fmt::join(slot.shape, ", ")));
+      problems.push_back(fmt::format("{}: tensor \"{}\" is [{}], expected [{}]", file, slot.name,
+                                     fmt::join(info.shape, ", "), fmt::join(slot.shape, ", ")));
       continue;
     }
     if (info.dtype != "F32" && info.dtype != "BF16" && info.dtype != "F16" && info.dtype != "F64") {
-      problems.push_back(fmt::format("{}: tensor \"{}\" has dtype {}, expected F32, BF16, F16 or F64", file, slot.name, info.dtype));
+      problems.push_back(
+          fmt::format("{}: tensor \"{}\" has dtype {}, expected F32, BF16, F16 or F64", file, slot.name, info.dtype));
       continue;
     }
     *slot.tensor = at::empty(slot.shape, at::TensorOptions(dtype).device(device));
@@ -376,7 +395,8 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
   }
   if (!problems.empty()) {
     const std::size_t shown = std::min<std::size_t>(problems.size(), 5);
-    const std::string more = problems.size() > shown ? fmt::format("; and {} more problems", problems.size() - shown) : "";
+    const std::string more =
+        problems.size() > shown ? fmt::format("; and {} more problems", problems.size() - shown) : "";
     problems.resize(shown);
     throw InputError(fmt::format("{}: {}{}", folder.string(), fmt::join(problems, "; "), more));
   }
@@ -444,10 +464,11 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
     at::Tensor& values = cache.values(static_cast<std::int64_t>(i));
     const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
       ops::append_to_cache(k, v, step.slots, keys, values);
-      return ops::paged_attention(q, keys, values, step.starts, step.lengths, step.block_tables, impl.attention_options(i));
+      return ops::paged_attention(q, keys, values, step.starts, step.lengths, step.block_tables,
+                                  impl.attention_options(i));
     };
-    h = decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &(*packed)[i], h, positions, rope,
-                      attend);
+    h = decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &(*packed)[i], h, positions,
+                      rope, attend);
   }
   return impl.final_norm(h);
 }
@@ -482,11 +503,14 @@ void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::
   }
 }
 
-void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from, DType dtype) const {
+void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from,
+                    DType dtype) const {
   write_folder_atomically(folder, [&](const std::filesystem::path& temporary) {
     NamedTensors tensors;
-    for (const auto& [name, tensor] : impl_->parameters) tensors.emplace_back(name, tensor.detach().to(at::kCPU, scalar_type(dtype)));
-    write_file_atomically(temporary / "config.json", impl_->config.to_json(impl_->base_json, dtype_name(scalar_type(dtype))));
+    for (const auto& [name, tensor] : impl_->parameters)
+      tensors.emplace_back(name, tensor.detach().to(at::kCPU, scalar_type(dtype)));
+    write_file_atomically(temporary / "config.json",
+                          impl_->config.to_json(impl_->base_json, dtype_name(scalar_type(dtype))));
     write_checkpoint(temporary, tensors);
     if (!tokenizer_from.empty()) copy_tokenizer_files(tokenizer_from, temporary);
   });

@@ -73,7 +73,8 @@ class Fields {
 
   void problem(const std::string& name, const Json& found, const std::string& expected) {
     problems_.push_back(fmt::format("{} is {}, expected {}", name,
-                                    found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80), expected));
+                                    found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80),
+                                    expected));
   }
   void missing(const std::string& name, const std::string& expected) {
     problems_.push_back(fmt::format("{} is missing, expected {}", name, expected));
@@ -178,8 +179,8 @@ ModelConfig ModelConfig::parse(std::string_view json_text, std::string_view wher
   }
   fields.throw_if_any();  // what follows divides by these
 
-  config.head_dim = gemma ? fields.size("head_dim")
-                          : fields.size_or("head_dim", config.hidden_size / config.num_attention_heads);
+  config.head_dim =
+      gemma ? fields.size("head_dim") : fields.size_or("head_dim", config.hidden_size / config.num_attention_heads);
   if (config.num_attention_heads % config.num_key_value_heads != 0) {
     fields.problem("num_key_value_heads", config.num_key_value_heads,
                    fmt::format("a divisor of num_attention_heads = {}", config.num_attention_heads));

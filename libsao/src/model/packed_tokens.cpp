@@ -16,7 +16,8 @@ std::int64_t PackedTokens::tokens() const { return ids.size(0); }
 PackedTokens pack(std::span<const TokenIds> sequences) {
   std::int64_t total = 0;
   for (std::size_t s = 0; s < sequences.size(); ++s) {
-    if (sequences[s].empty()) throw InputError(fmt::format("pack: sequence {} is empty, expected at least one token", s));
+    if (sequences[s].empty())
+      throw InputError(fmt::format("pack: sequence {} is empty, expected at least one token", s));
     total += static_cast<std::int64_t>(sequences[s].size());
   }
   PackedTokens packed{.ids = at::empty({total}, at::kLong),

@@ -12,19 +12,19 @@ inline constexpr std::int64_t kAttentionBlock = 16;
 
 /// One query row of an attention task: it sees keys first_key .. last_key (inclusive) of its sequence.
 struct AttentionRow {
-  const float* query;      ///< [head_dim]
-  float* out;              ///< [head_dim]
-  float* log_sum_exp;      ///< scalar; null when not wanted
+  const float* query;  ///< [head_dim]
+  float* out;          ///< [head_dim]
+  float* log_sum_exp;  ///< scalar; null when not wanted
   std::int64_t first_key;
   std::int64_t last_key;
 };
 
 struct AttentionBackwardRow {
-  const float* query;      ///< [head_dim]
-  const float* out;        ///< [head_dim], as the forward pass gave it
-  const float* out_grad;   ///< [head_dim]
+  const float* query;     ///< [head_dim]
+  const float* out;       ///< [head_dim], as the forward pass gave it
+  const float* out_grad;  ///< [head_dim]
   float log_sum_exp;
-  float* query_grad;       ///< [head_dim], written
+  float* query_grad;  ///< [head_dim], written
   std::int64_t first_key;
   std::int64_t last_key;
 };

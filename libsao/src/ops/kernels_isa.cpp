@@ -403,10 +403,18 @@ void attention_rows(const AttentionRow* row, std::int64_t head_dim, const float*
 void attention(std::int64_t rows, const AttentionRow* row, std::int64_t head_dim, const float* const* key_blocks,
                const float* const* value_blocks, float scale, float softcap, float* scores) {
   switch (rows) {
-    case 1: attention_rows<1>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
-    case 2: attention_rows<2>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
-    case 3: attention_rows<3>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
-    default: attention_rows<4>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores); break;
+    case 1:
+      attention_rows<1>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
+      break;
+    case 2:
+      attention_rows<2>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
+      break;
+    case 3:
+      attention_rows<3>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
+      break;
+    default:
+      attention_rows<4>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
+      break;
   }
 }
 
@@ -417,7 +425,7 @@ void attention_backward_rows(const AttentionBackwardRow* row, std::int64_t head_
   std::int64_t first_block, last_block;
   block_range(kRows, row, &first_block, &last_block);
   const std::int64_t stride = (last_block + 1) * B;
-  float* scores = scratch;                       // becomes the probabilities
+  float* scores = scratch;                        // becomes the probabilities
   float* score_grads = scratch + kRows * stride;  // d probability, then d score
   dot_blocks<kRows>(row, &AttentionBackwardRow::query, head_dim, key_blocks, first_block, last_block, scores, stride);
   dot_blocks<kRows>(row, &AttentionBackwardRow::out_grad, head_dim, value_blocks_t, first_block, last_block,

@@ -21,8 +21,9 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights) {
   PackedWeight packed;
   for (const at::Tensor& weight : weights) {
     if (!supports(weight) || weight.dim() != 2 || weight.size(1) != weights[0].size(1)) {
-      throw InputError(fmt::format("PackedWeight::pack: a weight of {} dimensions, expected float32 CPU matrices [n, {}]",
-                                   weight.dim(), weights[0].size(-1)));
+      throw InputError(
+          fmt::format("PackedWeight::pack: a weight of {} dimensions, expected float32 CPU matrices [n, {}]",
+                      weight.dim(), weights[0].size(-1)));
     }
     packed.outputs_ += weight.size(0);
   }

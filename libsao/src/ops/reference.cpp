@@ -36,7 +36,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
   return normalised.to(x.scalar_type()) * weight;
 }
 
-at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines) {
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines,
+                  const at::Tensor& sines) {
   const at::Tensor c = cosines.index_select(0, positions).unsqueeze(1).to(x.scalar_type());  // [T, 1, D / 2]
   const at::Tensor s = sines.index_select(0, positions).unsqueeze(1).to(x.scalar_type());
   const std::vector<at::Tensor> halves = x.chunk(2, -1);

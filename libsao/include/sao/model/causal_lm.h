@@ -23,8 +23,8 @@
 namespace sao {
 
 struct LoadOptions {
-  std::string device = "cpu";         ///< "cpu" or "cuda:N"
-  DType dtype = DType::kFloat32;      ///< of weights and computation
+  std::string device = "cpu";     ///< "cpu" or "cuda:N"
+  DType dtype = DType::kFloat32;  ///< of weights and computation
 };
 
 /// A handle on one set of weights; copies share them.

@@ -39,13 +39,14 @@ struct ModelConfig {
   std::string hidden_act = {};  ///< "gelu_pytorch_tanh" or "silu"; the gate's activation
 
   // What makes Gemma differ from Llama, as numbers and switches.
-  bool zero_centered_norm = false;        ///< RMSNorm multiplies by (1 + weight)
-  bool post_norms = false;                ///< norms after attention and after the MLP, before the residual sum
-  double embedding_scale = 1.0;           ///< sqrt(hidden_size) for Gemma
-  double attention_scale = 1.0;           ///< multiplies q.k; query_pre_attn_scalar^-0.5 or head_dim^-0.5
-  double attn_logit_softcapping = 0.0;    ///< cap * tanh(x / cap) on attention scores; 0 = off
-  double final_logit_softcapping = 0.0;   ///< the same on the logits; 0 = off
-  std::vector<std::int64_t> layer_windows = {};  ///< per layer: sees the last `window` positions, itself included; 0 = all
+  bool zero_centered_norm = false;       ///< RMSNorm multiplies by (1 + weight)
+  bool post_norms = false;               ///< norms after attention and after the MLP, before the residual sum
+  double embedding_scale = 1.0;          ///< sqrt(hidden_size) for Gemma
+  double attention_scale = 1.0;          ///< multiplies q.k; query_pre_attn_scalar^-0.5 or head_dim^-0.5
+  double attn_logit_softcapping = 0.0;   ///< cap * tanh(x / cap) on attention scores; 0 = off
+  double final_logit_softcapping = 0.0;  ///< the same on the logits; 0 = off
+  std::vector<std::int64_t> layer_windows =
+      {};  ///< per layer: sees the last `window` positions, itself included; 0 = all
 
   TokenIds eos_token_ids = {};
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over packed sequences: grouped query heads, logit soft-capping, sliding window; memory linear in length.
+// Causal attention over packed sequences: grouped query heads, logit soft-capping, sliding window; memory linear in
+// length.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,14 +10,15 @@
 namespace sao::ops {
 
 struct AttentionOptions {
-  double scale = 1.0;      ///< multiplies q.k
-  double softcap = 0.0;    ///< cap * tanh(score / cap), before the mask; 0 = off
+  double scale = 1.0;       ///< multiplies q.k
+  double softcap = 0.0;     ///< cap * tanh(score / cap), before the mask; 0 = off
   std::int64_t window = 0;  ///< a token sees itself and the window - 1 tokens before it; 0 = all before it
 };
 
 /// Each sequence attends to itself only, causally. Differentiable.
 /// Shape: q [T, heads, D], k and v [T, kv_heads, D], starts [S + 1] int64 on the CPU -> [T, heads * D].
-/// heads is a multiple of kv_heads. Follows: transformers' eager attention of Gemma2 (its default, sdpa, drops the soft cap).
+/// heads is a multiple of kv_heads. Follows: transformers' eager attention of Gemma2 (its default, sdpa, drops the soft
+/// cap).
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
                             const AttentionOptions& options);
 

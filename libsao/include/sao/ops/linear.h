@@ -10,8 +10,8 @@
 
 namespace sao::ops {
 
-/// Weights laid out for the CPU's inference kernel (float32). Several matrices with the same input can be packed as one,
-/// their outputs side by side. A value; copies share. Does not follow later changes of the weights.
+/// Weights laid out for the CPU's inference kernel (float32). Several matrices with the same input can be packed as
+/// one, their outputs side by side. A value; copies share. Does not follow later changes of the weights.
 class PackedWeight {
  public:
   PackedWeight() = default;
@@ -24,8 +24,8 @@ class PackedWeight {
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
 
-  /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds over
-  /// k: a row's bits depend on that row only, whatever the number of rows or threads.
+  /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds
+  /// over k: a row's bits depend on that row only, whatever the number of rows or threads.
   at::Tensor multiply(const at::Tensor& x) const;
 
  private:

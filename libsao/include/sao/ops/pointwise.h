@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The row-wise parts of a decoder layer. Each is differentiable; on the CPU in float32 and on CUDA in float32 and bfloat16
-// a fused kernel with its own backward, elsewhere the plain LibTorch form of ops/reference.h, which defines the meaning.
+// The row-wise parts of a decoder layer. Each is differentiable; on the CPU in float32 and on CUDA in float32 and
+// bfloat16 a fused kernel with its own backward, elsewhere the plain LibTorch form of ops/reference.h, which defines
+// the meaning.
 #pragma once
 
 #include <ATen/core/Tensor.h>

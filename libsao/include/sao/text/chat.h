@@ -16,7 +16,7 @@
 namespace sao {
 
 struct Message {
-  std::string role = {};     ///< "system", "user" or "assistant"
+  std::string role = {};  ///< "system", "user" or "assistant"
   std::string content = {};
 
   bool operator==(const Message&) const = default;

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops that carry the time, beside LibTorch's own where it has one. build/bin/ops_bench
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <benchmark/benchmark.h>
+
+#include "sao/ops/attention.h"
+#include "sao/ops/linear.h"
+#include "sao/ops/log_probs.h"
+
+namespace {
+
+void report_flops(benchmark::State& state, double flops) {
+  state.counters["FLOP/s"] =
+      benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
+}
+
+// rows, outputs, inputs
+void packed_linear(benchmark::State& state) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = at::randn({state.range(0), state.range(2)}), w = at::randn({state.range(1), state.range(2)});
+  const auto packed = sao::ops::PackedWeight::pack({&w, 1});
+  for (auto _ : state) benchmark::DoNotOptimize(packed.multiply(x));
+  report_flops(state, 2.0 * static_cast<double>(state.range(0) * state.range(1) * state.range(2)));
+}
+
+void libtorch_linear(benchmark::State& state) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = at::randn({state.range(0), state.range(2)}), w = at::randn({state.range(1), state.range(2)});
+  for (auto _ : state) benchmark::DoNotOptimize(at::linear(x, w));
+  report_flops(state, 2.0 * static_cast<double>(state.range(0) * state.range(1) * state.range(2)));
+}
+
+// tokens, length of a sequence
+void packed_attention(benchmark::State& state) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t tokens = state.range(0);
+  const at::Tensor q = at::randn({tokens, 4, 32}), k = at::randn({tokens, 2, 32}), v = at::randn({tokens, 2, 32});
+  const at::Tensor starts = at::arange(0, tokens + 1, state.range(1));
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(sao::ops::packed_attention(q, k, v, starts, {.scale = 0.18, .softcap = 50.0}));
+  }
+}
+
+// rows, vocabulary
+void log_probs_forward(benchmark::State& state) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor hidden = at::randn({state.range(0), 256}), weight = at::randn({state.range(1), 256});
+  const at::Tensor targets = at::randint(state.range(1), {state.range(0)}, at::kLong);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(sao::ops::log_probs(hidden, weight, targets, {.logit_softcap = 30.0}));
+  }
+}
+
+BENCHMARK(packed_linear)->Args({1, 2560, 640})->Args({32, 2560, 640})->Args({32, 640, 2560})->Args({1024, 2560, 640});
+BENCHMARK(libtorch_linear)->Args({1, 2560, 640})->Args({32, 2560, 640})->Args({32, 640, 2560})->Args({1024, 2560, 640});
+BENCHMARK(packed_attention)->Args({4096, 64})->Args({4096, 1024});
+BENCHMARK(log_probs_forward)->Args({512, 32000});
+
+}  // namespace
+
+BENCHMARK_MAIN();
