@@ -222,32 +222,6 @@ TEST_F(RunTest, StoppedAnywhereAndResumedGivesTheSameBytes) {
   }
 }
 
-TEST_F(RunTest, ResumedRunsRememberWhichPromptsWereKept) {
-  const testing::TemporaryFolder folder;
-  RunSettings alike = settings();
-  alike.personas = "";
-  alike.prompts.count = 24;
-  alike.prompts.sampling.top_k = 2;  // few different prompts
-  alike.eval.count = 0;
-  run_all(folder / "whole", alike);
-  std::map<std::string, int> outcomes;
-  for (const json& prompt : lines(folder / "whole/round-1/prompts.jsonl")) ++outcomes[prompt["outcome"]];
-  ASSERT_GT(outcomes["duplicate"] + outcomes["near_duplicate"], 2);
-  const auto whole = files_of(folder / "whole");
-  for (const std::size_t left : {4, 9, 15, 20}) {
-    const fs::path run = folder / "cut";
-    fs::copy(folder / "whole", run, fs::copy_options::recursive);
-    fs::remove_all(run / "round-1");
-    fs::create_directory(run / "round-1");
-    std::vector<Prompt> prompts = read_jsonl<Prompt>(folder / "whole/round-1/prompts.jsonl");
-    prompts.resize(left);
-    write_file_atomically(run / "round-1/prompts.jsonl", to_jsonl(prompts));
-    run_all(run, alike, true);
-    expect_same_files(whole, files_of(run), fmt::format("{} prompts left", left));
-    fs::remove_all(run);
-  }
-}
-
 TEST_F(RunTest, TornLinesAndMissingTailsAreMadeGood) {
   const testing::TemporaryFolder folder;
   run_all(folder / "whole", settings());
