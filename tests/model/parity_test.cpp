@@ -1,46 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// The model against transformers: logits, hidden states, log-probs of random checkpoints (see the fixtures' README for
-// how they were made and why their tolerance is 1e-4).
+// The model against transformers: logits, hidden states, log-probs and gradients of random checkpoints (see the
+// fixtures' READMEs for how they were made and why their tolerance is 1e-4).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include "sao/io/files.h"
 #include "sao/io/safetensors.h"
 #include "sao/model/causal_lm.h"
+#include "sao/ops/log_probs.h"
 #include "support/close.h"
-#include "support/paths.h"
+#include "support/model_fixture.h"
 
 namespace sao {
 namespace {
 
-class Parity : public ::testing::TestWithParam<const char*> {};
-
-struct Batch {
-  std::vector<TokenIds> rows;
-  std::vector<std::int64_t> offsets;  // first real token of each row
-};
-
-Batch unpad(const at::Tensor& ids, const at::Tensor& mask) {
-  Batch batch;
-  for (std::int64_t r = 0; r < ids.size(0); ++r) {
-    TokenIds row;
-    for (std::int64_t t = 0; t < ids.size(1); ++t) {
-      if (mask[r][t].item<std::int64_t>() == 0) continue;
-      if (row.empty()) batch.offsets.push_back(t);
-      row.push_back(static_cast<TokenId>(ids[r][t].item<std::int64_t>()));
-    }
-    batch.rows.push_back(row);
-  }
-  return batch;
-}
+class Parity : public testing::ModelFixtureTest {};
 
 TEST_P(Parity, HiddenStatesLogitsAndLogProbsAgree) {
-  SAO_NEED_PARITY(GetParam());
-  const std::filesystem::path folder = testing::parity(GetParam());
-  const CausalLM model = CausalLM::load(folder);
-  const SafetensorsFile expected = SafetensorsFile::open(folder / "expected.safetensors");
+  const CausalLM model = CausalLM::load(folder());
+  const SafetensorsFile expected = SafetensorsFile::open(folder() / "expected.safetensors");
+  ASSERT_TRUE(expected.contains("right.input_ids"));
   for (const std::string side : {"right", "left"}) {
-    const Batch batch = unpad(expected.tensor(side + ".input_ids"), expected.tensor(side + ".attention_mask"));
+    if (!expected.contains(side + ".input_ids")) continue;  // the goldens have one side
+    const testing::UnpaddedRows batch =
+        testing::unpad(expected.tensor(side + ".input_ids"), expected.tensor(side + ".attention_mask"));
     const PackedTokens packed = pack(batch.rows);
     for (const bool grad : {true, false}) {  // both paths: ATen's products and the inference kernel
       const at::AutoGradMode mode(grad);
@@ -78,27 +62,55 @@ TEST_P(Parity, HiddenStatesLogitsAndLogProbsAgree) {
 }
 
 TEST_P(Parity, ConfigOfTransformers4ReadsTheSame) {
-  SAO_NEED_PARITY(GetParam());
-  const std::filesystem::path folder = testing::parity(GetParam());
-  const ModelConfig now = ModelConfig::read(folder);
-  const auto text = [&] {
-    std::FILE* file = std::fopen((folder / "config.v4.json").c_str(), "rb");
-    std::string bytes(1 << 16, '\0');
-    bytes.resize(std::fread(bytes.data(), 1, bytes.size(), file));
-    std::fclose(file);
-    return bytes;
-  }();
-  const ModelConfig before = ModelConfig::parse(text, "config.v4.json");
+  const ModelConfig now = ModelConfig::read(folder());
+  const ModelConfig before = ModelConfig::parse(read_file(folder() / "config.v4.json"), "config.v4.json");
   EXPECT_EQ(now.to_json("", "float32"), before.to_json("", "float32"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Parity,
-                         ::testing::Values("gemma2-tiny", "sharded-gemma2", "llama3-tiny", "llama-tied"),
-                         [](const auto& parameter) {
-                           std::string name = parameter.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+SAO_INSTANTIATE_MODEL_FIXTURES(Parity);
+
+// The goldens alone have them: d(mean log-prob of every token that has one before it) / d(parameter).
+class GradientParity : public testing::ModelFixtureTest {};
+
+TEST_P(GradientParity, GradientsAgree) {
+  CausalLM model = CausalLM::load(folder());
+  const SafetensorsFile expected = SafetensorsFile::open(folder() / "expected.safetensors");
+  const auto batch = testing::unpad(expected.tensor("right.input_ids"), expected.tensor("right.attention_mask"));
+  const PackedTokens packed = pack(batch.rows);
+  std::vector<std::int64_t> scored, targets;
+  for (std::size_t r = 0; r < batch.rows.size(); ++r) {
+    const std::int64_t begin = packed.starts[static_cast<std::int64_t>(r)].item<std::int64_t>();
+    for (std::size_t t = 1; t < batch.rows[r].size(); ++t) {
+      scored.push_back(begin + static_cast<std::int64_t>(t) - 1);
+      targets.push_back(batch.rows[r][t]);
+    }
+  }
+  model.set_requires_grad(true);
+  for (const bool checkpointing : {false, true}) {
+    model.set_activation_checkpointing(checkpointing);
+    for (const auto& [name, parameter] : model.parameters()) parameter.mutable_grad() = at::Tensor();
+    const at::Tensor loss =
+        ops::log_probs(model.hidden(packed).index_select(0, at::tensor(scored)), model.output_weight(),
+                       at::tensor(targets),
+                       {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = 16})
+            .mean();
+    loss.backward();
+    EXPECT_TRUE(testing::close(loss, expected.tensor("loss"), 1e-4));
+    std::size_t whole = 0;  // parameters whose gradient stands in the golden, not only its norm
+    for (const auto& [name, parameter] : model.parameters()) {
+      ASSERT_TRUE(parameter.grad().defined()) << name;
+      EXPECT_TRUE(testing::close(parameter.grad().norm(), expected.tensor("grad_norm." + name), 0.0, 1e-3)) << name;
+      if (!expected.contains("grad." + name)) continue;
+      ++whole;
+      EXPECT_LE(testing::relative_l2(parameter.grad(), expected.tensor("grad." + name)),
+                1e-3 * testing::tolerance_scale())
+          << name;
+    }
+    EXPECT_GE(whole, 6u);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, GradientParity, ::testing::ValuesIn(testing::golden_models()), testing::fixture_name);
 
 }  // namespace
 }  // namespace sao
