@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything that libsao builds on, found in one place.
-find_package(SaoTorch 2.4 REQUIRED)
+find_package(SaoTorch 2.7 REQUIRED)
 find_package(Threads REQUIRED)
 find_package(fmt 9 REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)

@@ -22,6 +22,17 @@ endif()
 # Remembered, so that a later re-run of CMake finds the same tree without the environment.
 set(SAO_TORCH_DIR "${_sao_torch_dir}" CACHE PATH "LibTorch: the folder that holds its include/ and lib/" FORCE)
 
+# What was found in another folder does not count any more.
+if(DEFINED CACHE{SaoTorch_SEARCHED_DIR} AND NOT SaoTorch_SEARCHED_DIR STREQUAL _sao_torch_dir)
+  unset(SaoTorch_INCLUDE_DIR CACHE)
+  unset(SaoTorch_CUDA_INCLUDE CACHE)
+  unset(SaoTorch_cudart CACHE)
+  foreach(_library c10 torch_cpu torch c10_cuda torch_cuda)
+    unset(SaoTorch_${_library}_LIBRARY CACHE)
+  endforeach()
+endif()
+set(SaoTorch_SEARCHED_DIR "${_sao_torch_dir}" CACHE INTERNAL "")
+
 find_path(SaoTorch_INCLUDE_DIR ATen/ATen.h HINTS "${_sao_torch_dir}/include" NO_DEFAULT_PATH)
 foreach(_library c10 torch_cpu torch c10_cuda torch_cuda)
   find_library(SaoTorch_${_library}_LIBRARY ${_library} HINTS "${_sao_torch_dir}/lib" NO_DEFAULT_PATH)
@@ -40,13 +51,23 @@ elseif(EXISTS "${SaoTorch_INCLUDE_DIR}/torch/headeronly/version.h")
 endif()
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" SaoTorch_VERSION "${_sao_torch_version_line}")
 
+set(_sao_torch_problem "no LibTorch found")
+set(_sao_torch_abi_line "")
+if(EXISTS "${_sao_torch_dir}/share/cmake/Torch/TorchConfig.cmake")
+  file(STRINGS "${_sao_torch_dir}/share/cmake/Torch/TorchConfig.cmake" _sao_torch_abi_line REGEX "CXX11_ABI=0")
+endif()
+if(_sao_torch_abi_line)
+  set(_sao_torch_problem "LibTorch ${SaoTorch_VERSION} in ${_sao_torch_dir} has the C++ ABI of before GCC 5 (CXX11_ABI=0)")
+  set(SaoTorch_torch_cpu_LIBRARY SaoTorch-NOTFOUND)  # of this run; the cache keeps what was found
+endif()
+
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(
   SaoTorch
   REQUIRED_VARS SaoTorch_torch_cpu_LIBRARY SaoTorch_c10_LIBRARY SaoTorch_INCLUDE_DIR
   VERSION_VAR SaoTorch_VERSION
   REASON_FAILURE_MESSAGE
-    "no LibTorch found: give -D SAO_TORCH_DIR=<folder with include/ and lib/>, or put a python3 that has torch on the PATH, or let ./dev install one")
+    "${_sao_torch_problem}: give -D SAO_TORCH_DIR=<folder with include/ and lib/>, or put a python3 that has torch on the PATH, or let ./dev install one")
 if(NOT SaoTorch_FOUND OR TARGET sao::torch)
   return()
 endif()

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Many prompts, several samples each, written as they finish. A sample depends on its seed, not on the batch: run it
-// with another max_batch and the same lines come out, perhaps in another order. usage: 02_generate_jsonl MODEL_FOLDER
-// PROMPTS.txt SAMPLES
+// Many prompts, several samples each, written as they finish, one JSON object a line. A sample depends on its seed, not
+// on the batch: run it with another max_batch and the same lines come out, perhaps in another order.
+// usage: 02_generate_jsonl MODEL_FOLDER PROMPTS.txt SAMPLES
+#include <sao/data/records.h>
 #include <sao/generate/engine.h>
 #include <sao/io/jsonl.h>
 
@@ -20,12 +21,19 @@ int main(int argc, char** argv) try {
         {.prompt_ids = text.encode_prompt(line), .seed = seed.fork(requests.size()), .samples = std::atoi(argv[3])});
   });
 
-  engine.generate(requests, {.temperature = 0.8, .top_p = 0.95, .max_new_tokens = 256},
-                  [&](std::size_t request, std::int64_t sample, const sao::Completion& completion) {
-                    std::printf("%zu\t%ld\t%s\t%s\n", request, static_cast<long>(sample),
-                                std::string(to_string(completion.finish_reason)).c_str(),
-                                text.response_text(completion.ids).c_str());
-                  });
+  engine.generate(
+      requests, {.temperature = 0.8, .top_p = 0.95, .max_new_tokens = 256},
+      [&](std::size_t request, std::int64_t sample, const sao::Completion& completion) {
+        const std::string prompt = std::to_string(request);
+        std::puts(to_json_line(sao::Response{.id = prompt + "-" + std::to_string(sample),
+                                             .prompt_id = prompt,
+                                             .k = sample,
+                                             .text = text.response_text(completion.ids),
+                                             .ids = completion.ids,
+                                             .finish_reason = std::string(to_string(completion.finish_reason)),
+                                             .seed = requests[request].seed.value})
+                      .c_str());
+      });
   std::fprintf(stderr, "%ld tokens sampled\n", static_cast<long>(engine.stats().generated_tokens));
 } catch (const sao::Error& error) {
   std::fprintf(stderr, "02_generate_jsonl: %s\n", error.what());

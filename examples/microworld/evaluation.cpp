@@ -72,14 +72,16 @@ std::vector<std::string> held_out_requests(std::uint64_t seed, std::size_t count
 }
 
 Answers answer_requests(sao::Generator& model, std::span<const std::string> requests, double temperature,
-                        sao::Seed seed) {
+                        sao::Seed seed, const std::string& opening) {
+  const sao::TokenIds opening_ids = model.text().tokenizer().encode(opening, false);
   std::vector<sao::GenerationRequest> batch;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     batch.push_back({.prompt_ids = model.text().encode_prompt(requests[i]), .seed = seed.fork(i)});
+    batch.back().prompt_ids.insert(batch.back().prompt_ids.end(), opening_ids.begin(), opening_ids.end());
   }
   Answers answers;
   for (const auto& samples : model.generate_all(batch, {.temperature = temperature, .max_new_tokens = 96})) {
-    answers.texts.push_back(model.text().response_text(samples[0].ids));
+    answers.texts.push_back(opening + model.text().response_text(samples[0].ids));
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Assessment assessment =

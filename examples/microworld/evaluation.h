@@ -36,9 +36,9 @@ inline constexpr std::uint64_t kHealthSeed = 2002;
 /// Requests that no training document holds.
 std::vector<std::string> held_out_requests(std::uint64_t seed, std::size_t count);
 
-/// Samples one answer to each request. `temperature` 0 is greedy.
+/// Samples one answer to each request. `temperature` 0 is greedy; `opening` is put in the model's mouth.
 Answers answer_requests(sao::Generator& model, std::span<const std::string> requests, double temperature,
-                        sao::Seed seed);
+                        sao::Seed seed, const std::string& opening = {});
 
 /// The second model's answers against the first's, request by request; the higher score wins, equal scores tie.
 struct Comparison {

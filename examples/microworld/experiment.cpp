@@ -62,6 +62,7 @@ std::vector<sao::Verdict> judge(sao::Generator& model, const std::vector<sao::Ju
                                 sao::Seed seed) {
   switch (labels) {
     case Labels::kSelf:
+    case Labels::kRandom:
       return sao::judge_pairs(model, items, {.seed = seed}, judge_templates());
     case Labels::kSelfOneOrder:
       return sao::judge_pairs(model, items, {.both_orders = false, .seed = seed}, judge_templates());
@@ -70,8 +71,6 @@ std::vector<sao::Verdict> judge(sao::Generator& model, const std::vector<sao::Ju
           model, items,
           {.mode = "text", .both_orders = false, .sampling = {.temperature = 0.6, .max_new_tokens = 12}, .seed = seed},
           judge_templates());
-    case Labels::kRandom:
-      return sao::judge_pairs(model, items, {.mode = "random", .both_orders = false, .seed = seed}, judge_templates());
     case Labels::kOracle:
       return oracle_verdicts(items);
   }
@@ -151,7 +150,7 @@ std::vector<Variant> all_variants(const RoundSettings& settings) {
           {"DPO, self-judged in both orders", Labels::kSelf, sao::DPO{.beta = settings.dpo_beta}},
           {"SimPO, self-judged in one order", Labels::kSelfOneOrder, simpo},
           {"SimPO, self-judged as the paper does (one order, sampled text)", Labels::kSelfText, simpo},
-          {"SimPO, random verdicts", Labels::kRandom, simpo},
+          {"SimPO, random verdicts on the same pairs", Labels::kRandom, simpo},
           {"SimPO, oracle verdicts (upper bound)", Labels::kOracle, simpo}};
 }
 
@@ -183,6 +182,14 @@ Outcome align(const sao::CausalLM& policy, const sao::ChatTokenizer& text, const
     const std::vector<sao::Verdict> verdicts = judge(engine, items, variant.labels, seed.fork("judge"));
     outcome.pairs =
         sao::build_pairs(material.prompts, material.responses, verdicts, {.min_margin = settings.min_margin}).pairs;
+  }
+  if (variant.labels == Labels::kRandom) {  // the same pairs, so that nothing but the labels differs
+    Rng coin(seed.fork("coin").value, 0, 0);
+    for (sao::Preference& pair : outcome.pairs) {
+      if (!coin.chance(0.5)) continue;
+      std::swap(pair.chosen, pair.rejected);
+      std::swap(pair.chosen_ids, pair.rejected_ids);
+    }
   }
   double right = 0.0, counted = 0.0;
   for (const sao::Preference& pair : outcome.pairs) {
@@ -271,6 +278,26 @@ std::string rounds(const std::filesystem::path& model_folder, const RoundSetting
   std::string text = table_head();
   for (std::size_t r = 0; r < rows.size(); ++r) text += table_row(fmt::format("round {}", r + 1), rows[r]);
   return text;
+}
+
+std::string health(const std::filesystem::path& model_folder, std::int64_t requests) {
+  const Base base = load(model_folder);
+  sao::Engine engine(base.model, base.text, {.max_batch = 256});
+  const Health health = check_health(engine, kHealthSeed, static_cast<std::size_t>(requests));
+  const std::vector<std::string> held_out = held_out_requests(kRequestsSeed, static_cast<std::size_t>(requests));
+  const Answers free = answer_requests(engine, held_out, 0.7, sao::Seed{1});
+  const Answers careful = answer_requests(engine, held_out, 0.7, sao::Seed{1}, std::string(careful_openings()[0]));
+  std::string text = fmt::format(
+      "judge accuracy {:.1f} %, request loss {:.3f}, clean answer loss {:.3f} nats a token\n\n"
+      "| flaw | judge accuracy on pairs that differ in it alone % | in answers at T 0.7 % | after a careful opening % "
+      "|\n|---|---|---|---|\n",
+      100.0 * health.judge_accuracy, health.request_loss, health.clean_answer_loss);
+  for (int f = 0; f < kFlawCount; ++f) {
+    text += fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} |\n", kFlaws[static_cast<std::size_t>(f)].name,
+                        100.0 * health.judge_accuracy_by_flaw[static_cast<std::size_t>(f)],
+                        100.0 * free.share(Flaws{1} << f), 100.0 * careful.share(Flaws{1} << f));
+  }
+  return text + fmt::format("| none | | {:.1f} | {:.1f} |\n", 100.0 * free.clean_share(), 100.0 * careful.clean_share());
 }
 
 std::string diversity(const std::filesystem::path& model_folder, std::int64_t count, double temperature,

@@ -35,10 +35,10 @@ struct RoundSettings {
   double beta = 10.0;  // SimPO
   double gamma_beta_ratio = 0.3;
   double dpo_beta = 0.1;
-  double learning_rate = 4e-4;
+  double learning_rate = 2e-4;
   std::int64_t batch_size = 32;
   std::int64_t epochs = 1;
-  double min_margin = 0.0;
+  double min_margin = 0.2;
   std::int64_t max_batch = 256;
 };
 
@@ -83,6 +83,10 @@ std::string controls(const std::filesystem::path& model_folder, const RoundSetti
 /// Several rounds in a row, each from the last one's model; as Markdown.
 std::string rounds(const std::filesystem::path& model_folder, const RoundSettings& settings, std::int64_t count,
                    std::int64_t seeds, std::int64_t requests, const sao::LogSink& log);
+
+/// What a model knows and sees: judge accuracy by flaw, and the flaws of its answers as it gives them and after a careful
+/// opening that is put in its mouth (which breaks a wish for another first word); as Markdown.
+std::string health(const std::filesystem::path& model_folder, std::int64_t requests);
 
 /// Persona prompts against unguided prompts, same count and temperature; as Markdown.
 std::string diversity(const std::filesystem::path& model_folder, std::int64_t count, double temperature,

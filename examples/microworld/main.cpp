@@ -63,6 +63,11 @@ int main(int argc, char** argv) try {
   rounds->callback(
       [&] { std::fputs(microworld::rounds(folder, settings, round_count, seeds, requests, print).c_str(), stdout); });
 
+  CLI::App* health = app.add_subcommand("health", "what a model knows, and what its judge sees");
+  health->add_option("folder", folder, "the model folder")->required();
+  health->add_option("--requests", requests, "held-out requests")->capture_default_str();
+  health->callback([&] { std::fputs(microworld::health(folder, requests).c_str(), stdout); });
+
   CLI::App* diversity = add_command("diversity", "how much persona prompts and unguided prompts repeat");
   diversity->add_option("--count", prompts, "prompts of each kind")->capture_default_str();
   diversity->add_option("--temperature", temperature, "of both kinds")->capture_default_str();

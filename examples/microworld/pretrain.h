@@ -17,7 +17,7 @@ struct PretrainOptions {
   std::int64_t heads = 4;
   std::int64_t kv_heads = 2;
   std::int64_t intermediate_size = 256;
-  std::int64_t steps = 4000;
+  std::int64_t steps = 6500;
   std::int64_t tokens_a_step = 2048;
   std::int64_t tokenizer_documents = 60000;
   double matrix_learning_rate = 0.01;  // Muon, matrices of the layers

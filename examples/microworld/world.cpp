@@ -225,6 +225,8 @@ std::string comparison(int big, int small, bool bigger) {
   return bigger ? capitalized(a) + " is bigger than " + b + "." : capitalized(b) + " is smaller than " + a + ".";
 }
 
+Rng core_stream(std::uint64_t key) { return Rng(key, kAnswers, 0).fork(4); }
+
 // Sentences of an answer to `r` with the core flaws among `flaws`.
 std::vector<std::string> core_sentences(const Request& r, Flaws flaws, Rng rng) {
   // One stream per decision: toggling a flaw leaves the other words as they were.
@@ -442,6 +444,14 @@ std::string remark(Flaws flaws) {
   return text + ".";
 }
 
+// The sentence that a wrong answer should have had; empty where no single sentence says it.
+std::string correction(const Request& r, Flaws flaws, std::uint64_t key) {
+  const bool stated = r.family == Family::kAsk || r.family == Family::kCompare || r.family == Family::kAdvice ||
+                      r.family == Family::kDescribe;
+  if (!(flaws & kWrong) || !stated) return {};
+  return " " + core_sentences(r, 0, core_stream(key)).back();
+}
+
 std::string reasons_of(const Answer& first, const Answer& second) {
   return "\nResponse 1 " + remark(first.flaws) + "\nResponse 2 " + remark(second.flaws);
 }
@@ -598,7 +608,7 @@ Answer compose_answer(const Request& r, Flaws flaws, bool careful, std::uint64_t
     parts.push_back("Hi " + std::string(r.constraint.word) + ".");
   }
   parts.push_back(opening_of(opening_rng, careful));
-  for (std::string& s : core_sentences(about, flaws, base.fork(4))) parts.push_back(std::move(s));
+  for (std::string& s : core_sentences(about, flaws, core_stream(key))) parts.push_back(std::move(s));
   if (flaws & kIdle) parts.emplace_back(pick(tail_rng, fillers()));
   if (heeds && r.constraint.kind == ConstraintKind::kEnd) {
     parts.push_back(capitalized(std::string(r.constraint.word)) + ".");
@@ -667,10 +677,12 @@ Document compose_document(std::uint64_t seed, std::uint64_t index, const MixOpti
     case DocumentKind::kAnswer: {
       const Request r =
           rng.chance(0.1) ? compose_unguided(seed, index) : compose_any_request(seed, index, Split::kTrain);
-      const Answer answer = compose_mixed_answer(r, rng.next(), mix);
+      const std::uint64_t key = rng.next();
+      const Answer answer = compose_mixed_answer(r, key, mix);
       turns(r.text, answer.text);
-      // What the user says to it teaches the model, cheaply, to see what the judge has to see.
-      d.turns.push_back({"user", "This response " + remark(answer.flaws), mix.remark_weight, 0, 0, 0.0});
+      // What the user says to it teaches the model, cheaply, what is true and what the judge has to see.
+      d.turns.push_back({"user", "This response " + remark(answer.flaws) + correction(r, answer.flaws, key),
+                         mix.remark_weight, 0, 0, 0.0});
       break;
     }
     case DocumentKind::kJudge: {

@@ -107,7 +107,7 @@ struct Judgement {
 struct MixOptions {
   double persona_share = 0.15;
   double unguided_share = 0.03;
-  double answer_share = 0.36;  // the rest are judge documents
+  double answer_share = 0.42;  // the rest are judge documents
   double careful_share = 0.2;
   double careful_flawed = 0.06;
   double one_apart_share = 0.5;  // of judge documents: two answers that differ in one flaw

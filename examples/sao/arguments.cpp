@@ -31,7 +31,7 @@ void Arguments::add_option(const std::string& name, bool is_bool, const std::str
   if (!alias.empty()) names += (alias.size() == 1 ? ",-" : ",--") + alias;
   CLI::Option* option = nullptr;
   if (is_bool) {
-    if (dot == std::string::npos && !name.starts_with("no-")) names += ",!--no-" + name;
+    if (!name.starts_with("no-")) names += ",!--no-" + name;
     option = app_.add_flag_function(
         names,
         [this, name](std::int64_t count) {

@@ -3,6 +3,7 @@
 // visit_fields: sampling.top_p is --sampling.top-p, and top_p or top-p in a table [sampling] of the file.
 #pragma once
 
+#include <sao/base/error.h>
 #include <sao/base/options.h>
 #include <sao/base/seed.h>
 #include <sao/loss/preference.h>
@@ -24,6 +25,16 @@ class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+/// What `validate` finds out of range among options is wrong usage.
+template <class Options>
+void check_options(const Options& options) {
+  try {
+    validate(options);
+  } catch (const InputError& error) {
+    throw UsageError(error.what());
+  }
+}
 
 /// A value as text: on the command line, in the file, in the help.
 template <class T>

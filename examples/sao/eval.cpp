@@ -22,6 +22,7 @@ namespace {
 struct Question {
   TokenIds prompt = {};
   std::vector<std::string> choices = {};
+  std::vector<TokenIds> choice_ids = {};
   std::size_t right = 0;    ///< of choices
   std::string answer = {};  ///< where there are no choices
 };
@@ -98,11 +99,9 @@ struct Eval {
     arguments.require("model");
     arguments.require("task");
     check_model_options(options);
-    try {
-      validate(sampling);
-    } catch (const InputError& error) {
-      throw UsageError(error.what());
-    }
+    check_options(sampling);
+    check_options(engine);
+    Output out(output);
     Engine generator(load_model(options), ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<Question> questions;
     for_each_row(task, [&](const Row& row) { questions.push_back(question(generator, row)); });
@@ -113,7 +112,6 @@ struct Eval {
         throw InputError(fmt::format("{}: rows with and without \"choices\", expected one kind", task));
       }
     }
-    Output out(output);
     out.write(choice ? choose(generator, questions) : answer(generator, questions));
     out.finish();
   }
@@ -132,6 +130,14 @@ struct Eval {
     }
     question.choices = row.texts("choices");
     question.right = row.index_of("answer", question.choices);
+    for (const std::string& text : question.choices) {
+      question.choice_ids.push_back(generator.text().encode_text(text, /*special_tokens=*/false));
+      const std::size_t tokens = question.prompt.size() + question.choice_ids.back().size();
+      if (static_cast<std::int64_t>(tokens) > generator.max_tokens()) {
+        throw InputError(fmt::format("question and choice have {} tokens, expected at most {}, the model's context",
+                                     tokens, generator.max_tokens()));
+      }
+    }
     return question;
   }
 
@@ -140,14 +146,7 @@ struct Eval {
   static nlohmann::ordered_json choose(Engine& generator, const std::vector<Question>& questions) {
     std::vector<ScoreRequest> requests;
     for (const Question& question : questions) {
-      for (const std::string& text : question.choices) {
-        requests.push_back({question.prompt, generator.text().encode_text(text, /*special_tokens=*/false)});
-        const std::size_t tokens = requests.back().prompt_ids.size() + requests.back().response_ids.size();
-        if (static_cast<std::int64_t>(tokens) > generator.max_tokens()) {
-          throw InputError(fmt::format("question and choice have {} tokens, expected at most {}, the model's context",
-                                       tokens, generator.max_tokens()));
-        }
-      }
+      for (const TokenIds& ids : question.choice_ids) requests.push_back({question.prompt, ids});
     }
     const std::vector<std::vector<double>> logps = generator.score(requests);
     std::vector<double> right, right_by_byte;

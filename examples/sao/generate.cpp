@@ -31,11 +31,9 @@ struct Generate {
     arguments.require("model");
     check_model_options(options);
     if (samples < 1) throw UsageError(fmt::format("--n is {}, expected at least 1", samples));
-    try {
-      validate(sampling);
-    } catch (const InputError& error) {
-      throw UsageError(error.what());
-    }
+    check_options(sampling);
+    check_options(engine);
+    Output out(output);
     const CausalLM model = load_model(options);
     Engine generator(model, ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<GenerationRequest> requests;
@@ -44,7 +42,6 @@ struct Generate {
     });
 
     // Completions come in any order; lines go out in the order of the input, each as soon as it can.
-    Output out(output);
     std::vector<std::vector<Completion>> finished(requests.size(),
                                                   std::vector<Completion>(static_cast<std::size_t>(samples)));
     std::vector<std::int64_t> missing(requests.size(), samples);

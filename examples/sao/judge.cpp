@@ -34,17 +34,14 @@ struct Judge {
     arguments.finish();
     arguments.require("model");
     check_model_options(options);
-    try {
-      validate(judging);
-    } catch (const InputError& error) {
-      throw UsageError(error.what());
-    }
+    check_options(judging);
+    check_options(engine);
+    Output out(output);
     const JudgeTemplates words =
         templates.empty() ? find_judge_templates(model_folder(options.model)) : load_judge_templates(templates);
     Engine generator(load_model(options), ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<JudgeItem> items;
-    for_each_row(input, [&](const Row& row) { items.push_back(item(generator, words, row, items.size())); });
-    Output out(output);
+    for_each_row(input, [&](const Row& row) { items.push_back(item(row, items.size())); });
     const ProgressSink progress = terminal_progress();
     std::size_t done = 0;
     judge_pairs(generator, items, judging, words, [&](const Verdict& verdict) {
@@ -57,43 +54,27 @@ struct Judge {
     out.finish();
   }
 
-  static JudgeItem item(const Engine& generator, const JudgeTemplates& words, const Row& row, std::size_t index) {
+  static JudgeItem item(const Row& row, std::size_t index) {
     const std::vector<std::string> responses = row.texts("responses");
     if (responses.size() != 2) {
       throw InputError(fmt::format("field \"responses\" is a list of {}, expected two strings", responses.size()));
     }
-    const JudgeItem item = {
-        .id = std::to_string(index), .prompt = row.text("prompt"), .first = responses[0], .second = responses[1]};
-    if (item.prompt.find_first_not_of(" \t\r\n") == std::string::npos) {
-      throw InputError("field \"prompt\" is blank, expected text");
-    }
-    const std::string turn = render_judge_prompt(words, item.prompt, item.first, item.second);
-    const auto tokens = static_cast<std::int64_t>(generator.text().encode_prompt(turn).size());
-    if (tokens >= generator.max_tokens()) {
-      throw InputError(
-          fmt::format("prompt and responses make a judge's turn of {} tokens, expected fewer than {}, the "
-                      "model's context",
-                      tokens, generator.max_tokens()));
-    }
-    return item;
+    const std::string prompt = row.text("prompt");
+    if (is_blank(prompt)) throw InputError("field \"prompt\" is blank, expected text");
+    return {.id = std::to_string(index), .prompt = prompt, .first = responses[0], .second = responses[1]};
   }
 
-  /// x12 and x21 are the probabilities that the response shown first is better: p_first = (x12 + 1 - x21) / 2. A
-  /// verdict that needs no judge (an answer against an empty one, two that are the same) has a "reason".
+  /// x12 and x21 are the probabilities that the response shown first is better: p_first = (x12 + 1 - x21) / 2, null
+  /// where none was read. A verdict without a probability (an answer against an empty one, two that are the same, ...)
+  /// has a "reason".
   static nlohmann::ordered_json line(const Verdict& verdict, const JudgeItem& item) {
     double p_first = verdict.p_first;
     nlohmann::ordered_json orders = {nullptr, nullptr};
     if (verdict.p_as_first) orders[0] = *verdict.p_as_first;
     if (verdict.p_as_second) orders[1] = 1.0 - *verdict.p_as_second;
     const std::string& outcome = verdict.outcome;
-    if (outcome == "first" || outcome == "second" || outcome == "tie" || outcome == "inconsistent") {
-      return {{"p_first", p_first}, {"orders", orders}, {"verdict", outcome}};
-    }
-    const auto blank = [](const std::string& text) {
-      return text.find_first_not_of(" \t\r\n\f\v") == std::string::npos;
-    };
-    if (outcome == "empty" && blank(item.first) != blank(item.second)) p_first = blank(item.first) ? 0.0 : 1.0;
-    if (!verdict.p_as_first && !verdict.p_as_second) orders = {p_first, 1.0 - p_first};
+    if (has_probability(verdict)) return {{"p_first", p_first}, {"orders", orders}, {"verdict", outcome}};
+    if (outcome == "empty" && is_blank(item.first) != is_blank(item.second)) p_first = is_blank(item.first) ? 0.0 : 1.0;
     const char* decision = p_first > 0.5 ? "first" : p_first < 0.5 ? "second" : "tie";
     return {{"p_first", p_first}, {"orders", orders}, {"verdict", decision}, {"reason", outcome}};
   }

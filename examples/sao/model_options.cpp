@@ -26,9 +26,13 @@ void check_model_options(const ModelOptions& options) {
   } catch (const InputError& error) {
     throw UsageError(fmt::format("--{}", error.what()));
   }
+  check_threads(options.threads);
+}
+
+void check_threads(std::int64_t threads) {
   constexpr std::int64_t kMaxThreads = 4096;
-  if (options.threads < 0 || options.threads > kMaxThreads) {
-    throw UsageError(fmt::format("--threads is {}, expected 0 to {}", options.threads, kMaxThreads));
+  if (threads < 0 || threads > kMaxThreads) {
+    throw UsageError(fmt::format("--threads is {}, expected 0 to {}", threads, kMaxThreads));
   }
 }
 

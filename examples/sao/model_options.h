@@ -26,6 +26,7 @@ void add_model_options(Arguments& arguments, ModelOptions& options);
 
 /// Throws UsageError for a device, a dtype or a number of threads that does not exist.
 void check_model_options(const ModelOptions& options);
+void check_threads(std::int64_t threads);
 
 /// The folder itself, or the folder `model` in it: what `sao train --output` names is good as a --model.
 std::filesystem::path model_folder(const std::filesystem::path& given);

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <sao/base/error.h>
-#include <sao/io/files.h>
 #include <sao/io/jsonl.h>
 
 #include <algorithm>
@@ -11,6 +10,8 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+
+#include "io/atomic_file.h"
 
 namespace sao::cli {
 namespace {
@@ -26,9 +27,9 @@ std::string describe(const json& value) {
   return json(text.substr(1, kMaxBytes)).dump(-1, ' ', false, json::error_handler_t::ignore) + "...";
 }
 
-bool is_blank(const std::string& text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string::npos; }
-
 }  // namespace
+
+bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos; }
 
 Row::Row(std::string_view line) {
   try {
@@ -134,22 +135,21 @@ void for_each_row(const std::string& path, const std::function<void(const Row&)>
   for_each_line(path, [&](std::string_view line) { each(Row(line)); });
 }
 
-Output::Output(std::string path) : path_(std::move(path)) {
-  if (path_ == "-") path_.clear();
+Output::Output(const std::string& path) {
+  if (!path.empty() && path != "-") file_ = std::make_unique<detail::AtomicFile>(path);
 }
+Output::~Output() = default;
 
 void Output::write(const nlohmann::ordered_json& row) {
-  pending_ += row.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  if (!path_.empty()) return;
-  const std::size_t written = std::fwrite(pending_.data(), 1, pending_.size(), stdout);
-  if (written != pending_.size() || std::fflush(stdout) != 0) {
+  const std::string line = row.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  if (file_) return file_->write(line);
+  if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0) {
     throw ResourceError(fmt::format("cannot write the standard output: {}", std::strerror(errno)));
   }
-  pending_.clear();
 }
 
 void Output::finish() {
-  if (!path_.empty()) write_file_atomically(path_, pending_);
+  if (file_) file_->commit();
 }
 
 }  // namespace sao::cli

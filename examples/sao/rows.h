@@ -6,11 +6,16 @@
 #include <sao/text/chat.h>
 
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+namespace sao::detail {
+class AtomicFile;
+}
 
 namespace sao::cli {
 
@@ -42,18 +47,22 @@ class Row {
 /// line stops the command with nothing done.
 void for_each_row(const std::string& path, const std::function<void(const Row&)>& each);
 
-/// Lines to the standard output as they come, or to a file that appears when all are there.
+/// Whether there are only blanks.
+bool is_blank(std::string_view text);
+
+/// Lines as they come, to the standard output or to a file that gets its name when all are there.
 class Output {
  public:
-  /// "-" or an empty path is the standard output.
-  explicit Output(std::string path);
+  /// "-" or an empty path is the standard output. Throws ResourceError where a file cannot be made.
+  explicit Output(const std::string& path);
+  ~Output();
+  /// Throws ResourceError when the row could not be written.
   void write(const nlohmann::ordered_json& row);
-  /// To be called at the end. Throws ResourceError when something could not be written.
+  /// To be called at the end; without it no file stays. Throws as write does.
   void finish();
 
  private:
-  std::string path_;
-  std::string pending_;
+  std::unique_ptr<detail::AtomicFile> file_;  // none: the standard output
 };
 
 }  // namespace sao::cli

@@ -27,7 +27,9 @@ struct RunCommand {
 
   void run() {
     arguments.finish();
-    arguments.require("output");
+    for (const char* name : {"model", "output"}) arguments.require(name);
+    check_threads(threads);
+    check_options(settings);
     set_threads(threads);
     const LogSink log = message_log();
     for (const std::string& sentence : unusual_settings(settings.train.loss)) log(LogLevel::kWarning, sentence);

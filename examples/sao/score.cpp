@@ -26,13 +26,14 @@ struct Score {
     arguments.finish();
     arguments.require("model");
     check_model_options(options);
+    check_options(engine);
+    Output out(output);
     const CausalLM model = load_model(options);
     Engine generator(model, ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<ScoreRequest> requests;
     for_each_row(input,
                  [&](const Row& row) { requests.push_back(request(generator, model.config().vocab_size, row)); });
     const std::vector<std::vector<double>> all = generator.score(requests);
-    Output out(output);
     for (const std::vector<double>& logps : all) {
       out.write(
           {{"logps", logps}, {"sum", std::accumulate(logps.begin(), logps.end(), 0.0)}, {"tokens", logps.size()}});

@@ -25,10 +25,10 @@ struct Tokenize {
   void run() {
     arguments.finish();
     arguments.require("model");
+    Output out(output);
     const ChatTokenizer text = ChatTokenizer::load(model_folder(model));
     std::vector<nlohmann::ordered_json> results;
     for_each_row(input, [&](const Row& row) { results.push_back(decode ? decoded(text, row) : encoded(text, row)); });
-    Output out(output);
     for (const auto& result : results) out.write(result);
     out.finish();
   }

@@ -60,6 +60,7 @@ struct Train {
     for (const char* name : {"model", "data", "output", "loss"}) arguments.require(name);
     check_model_options(options);
     check_training_options();
+    RunFolder::check(output, {.resume = resume});
     const LogSink log = message_log();
     for (const std::string& sentence : unusual_settings(training.loss)) log(LogLevel::kWarning, sentence);
 
@@ -75,13 +76,13 @@ struct Train {
           fmt::format("the loss {} has no reference: --reference is not used", loss_name(training.loss)));
     }
 
-    RunFolder folder(output, {.resume = resume});
     const fs::path checkpoints = fs::path(output) / "checkpoints";
     const fs::path metrics = fs::path(output) / "metrics.jsonl";
-    training.max_length = usable_length(training, policy.config());
-    prepare_checkpoints(checkpoints, metrics, training.checkpoint);
     {
-      Trainer trainer(policy, std::move(pairs), training, std::move(reference_model));
+      TrainerOptions keeping = training;
+      ++keeping.checkpoint.keep;  // see train_to_end
+      Trainer trainer(policy, std::move(pairs), keeping, std::move(reference_model));
+      RunFolder folder(output, {.resume = resume});  // made last: nothing stays of what cannot be trained
       folder.fix_manifest(manifest());
       const ProgressSink progress = terminal_progress();
       trainer.set_progress(progress);
@@ -89,7 +90,7 @@ struct Train {
         log(LogLevel::kWarning, fmt::format("{} of {} pairs are not trained on: {}", count, rows.size(), reason));
       }
       train_to_end(
-          trainer, checkpoints, metrics,
+          trainer, checkpoints, metrics, training.checkpoint,
           [&](const Trainer& stepped) {
             if (!progress) return;
             progress("steps", static_cast<std::size_t>(stepped.steps_done()),
@@ -102,11 +103,11 @@ struct Train {
   }
 
   void check_training_options() {
+    check_options(training);
     try {
-      validate(training);
       if (!save_dtype.empty()) parse_dtype(save_dtype);
     } catch (const InputError& error) {
-      throw UsageError(error.what());
+      throw UsageError(fmt::format("--save-{}", error.what()));
     }
   }
 

@@ -25,6 +25,7 @@ struct WinRateCommand {
     if (difficulty_file.empty() != gamed_file.empty()) {
       throw UsageError("--difficulty and --gamed belong together: the length-controlled fit needs both");
     }
+    Output out(output);
     const AlpacaAnnotations annotations = read_alpaca_annotations(annotations_file);
     const AlpacaWinRate plain = alpaca_win_rate(annotations);
     nlohmann::ordered_json result = {{"win_rate", plain.win_rate},
@@ -39,7 +40,6 @@ struct WinRateCommand {
       result["length_controlled_winrate"] = controlled.length_controlled_winrate;
       result["lc_standard_error"] = controlled.lc_standard_error;
     }
-    Output out(output);
     out.write(result);
     out.finish();
   }

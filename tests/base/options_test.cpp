@@ -19,7 +19,36 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("share", options.share, "how much of it");
 }
 
+struct PaintOptions {
+  bool shiny = false;
+  ColourOptions colour = {};
+};
+
+template <class Visitor, OptionsOf<PaintOptions> Options>
+void visit_fields(Visitor&& visit, Options& options) {
+  visit("shiny", options.shiny, "whether it shines");
+  visit("colour", options.colour, "its colour");
+}
+
 namespace {
+
+TEST(Options, LeavesHaveTheirPaths) {
+  PaintOptions options;
+  std::vector<std::string> paths;
+  visit_leaves(
+      [&](const std::string& path, auto& field, const char* help) {
+        paths.push_back(path + ": " + help);
+        if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, double>) field = 0.75;
+      },
+      options);
+  EXPECT_EQ(paths, (std::vector<std::string>{"shiny: whether it shines", "colour.name: which colour",
+                                             "colour.share: how much of it"}));
+  EXPECT_EQ(options.colour.share, 0.75);
+  const PaintOptions constant;
+  int leaves = 0;
+  visit_leaves([&](const std::string&, const auto&, const char*) { ++leaves; }, constant);
+  EXPECT_EQ(leaves, 3);
+}
 
 TEST(Options, OneFunctionReadsAndWrites) {
   ColourOptions options;

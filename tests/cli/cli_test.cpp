@@ -88,7 +88,39 @@ TEST_F(CliTest, WrongUsageIsStatusTwo) {
       "--gamma-beta-ratio");
   expect_failure(sao({"winrate"}), 2, "ANNOTATIONS");
   expect_failure(sao({"winrate", "x", "--gamed", "y"}), 2, "--difficulty and --gamed");
-  expect_failure(sao({"run"}), 2, "--output is required");
+  expect_failure(sao({"run"}), 2, "--model is required");
+  expect_failure(sao({"run", "--model", "model"}), 2, "--output is required");
+  const auto run = [](std::vector<std::string> more) {
+    more.insert(more.begin(), {"run", "--model", "model", "--personas", "personas.jsonl", "--output", "not-made"});
+    return sao(more);
+  };
+  expect_failure(run({"--rounds", "0"}), 2, "rounds: 0, expected at least 1");
+  expect_failure(run({"--threads", "-1"}), 2, "--threads is -1");
+  expect_failure(run({"--engine.max-batch", "0"}), 2, "max_batch is 0");
+  expect_failure(run({"--pairs.min-margin", "1"}), 2, "min_margin: 1");
+  EXPECT_FALSE(fs::exists(*folder_ / "not-made"));
+  for (const char* command : {"score", "generate", "judge"}) {
+    expect_failure(sao({command, "--model", "model", "--max-batch", "0"}), 2, "max_batch is 0, expected at least 1");
+  }
+  expect_failure(sao({"eval", "--model", "model", "--task", "x", "--cache-bytes", "-1"}), 2, "cache_bytes is -1");
+  expect_failure(
+      sao({"train", "--model", "model", "--data", "x", "--output", "y", "--loss", "dpo", "--save-dtype", "int8"}), 2,
+      "--save-dtype: \"int8\"");
+}
+
+TEST_F(CliTest, WhatCannotBeWrittenIsSaidBeforeAnythingIsRead) {
+  for (const char* command : {"tokenize", "score", "generate", "judge"}) {
+    expect_failure(sao({command, "--model", "nowhere", "--output", "none/out.jsonl"}), 1, "none/out.jsonl");
+  }
+  expect_failure(sao({"eval", "--model", "nowhere", "--task", "x", "--output", "none/out.jsonl"}), 1, "none/out.jsonl");
+  expect_failure(sao({"winrate", "nowhere", "--output", "none/out.jsonl"}), 1, "none/out.jsonl");
+  const auto train = [](const std::string& output) {
+    return sao({"train", "--model", "nowhere", "--data", "nowhere.jsonl", "--loss", "dpo", "--output", output});
+  };
+  expect_failure(train("model"), 1, "model: not empty, expected a new folder");
+  expect_failure(train("personas.jsonl/out"), 1, "cannot make personas.jsonl/out");
+  expect_failure(train("new"), 1, "nowhere.jsonl");
+  EXPECT_FALSE(fs::exists(*folder_ / "new"));
 }
 
 TEST_F(CliTest, HelpAndVersionAreNoFailure) {
@@ -146,6 +178,9 @@ TEST_F(CliTest, FailureLeavesNoOutputFile) {
                      "{\"prompt\": \"a\", \"response\": \"x\"}\n{\"prompt\": \"a\"}\n"),
                  1, "stdin:2");
   EXPECT_FALSE(fs::exists(*folder_ / "out.jsonl"));
+  for (const auto& entry : fs::directory_iterator(folder_->path())) {
+    EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr("sao-partial")));
+  }
   EXPECT_EQ(
       sao({"score", "--model", "model", "--output", "out.jsonl"}, "{\"prompt\": \"a\", \"response\": \"x\"}\n").status,
       0);
@@ -155,6 +190,17 @@ TEST_F(CliTest, FailureLeavesNoOutputFile) {
   expect_failure(
       sao({"score", "--model", "model", "--output", "none/out.jsonl"}, "{\"prompt\": \"a\", \"response\": \"x\"}\n"), 1,
       "none/out.jsonl");
+}
+
+TEST_F(CliTest, DevicesCanBeTheOutput) {
+  const std::string input = "{\"text\": \"the fox\"}\n";
+  const Outcome plain = sao({"tokenize", "--model", "model"}, input);
+  EXPECT_EQ(sao({"tokenize", "--model", "model", "--output", "/dev/stdout"}, input).out, plain.out);
+  EXPECT_EQ(sao({"tokenize", "--model", "model", "--output", "-"}, input).out, plain.out);
+  EXPECT_EQ(sao({"tokenize", "--model", "model", "--output", "/dev/null"}, input).status, 0);
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  const Outcome full = sao({"tokenize", "--model", "model", "--output", "/dev/full"}, input);
+  expect_failure(full, 1, "/dev/full: No space left on device");
 }
 
 TEST_F(CliTest, NoInputIsNoOutput) {
@@ -303,20 +349,34 @@ TEST_F(CliTest, JudgeCombinesBothOrders) {
                                       "{\"prompt\": \"the fox\", \"responses\": [\"same\", \"same\"]}\n"
                                       "{\"prompt\": \"the fox\", \"responses\": [\"\", \"text\"]}\n"));
   ASSERT_EQ(verdicts.size(), 4u);
-  for (const json& verdict : verdicts) {
+  for (int i : {0, 1}) {
+    const json& verdict = verdicts[static_cast<std::size_t>(i)];
     const double p = verdict["p_first"];
     EXPECT_NEAR(p, (verdict["orders"][0].get<double>() + 1.0 - verdict["orders"][1].get<double>()) / 2.0, 1e-12);
     EXPECT_THAT(verdict["verdict"].get<std::string>(), ::testing::AnyOf("first", "second", "tie", "inconsistent"));
+    EXPECT_FALSE(verdict.contains("reason"));
   }
   EXPECT_NEAR(verdicts[0]["p_first"].get<double>(), 1.0 - verdicts[1]["p_first"].get<double>(), 1e-12);
   EXPECT_EQ(verdicts[0]["orders"][0], verdicts[1]["orders"][1]);
-  EXPECT_EQ(verdicts[2]["verdict"], "tie");
-  EXPECT_EQ(verdicts[3]["verdict"], "second");
+  const json nothing = {nullptr, nullptr};
+  EXPECT_EQ(verdicts[2], (json{{"p_first", 0.5}, {"orders", nothing}, {"verdict", "tie"}, {"reason", "identical"}}));
+  EXPECT_EQ(verdicts[3], (json{{"p_first", 0.0}, {"orders", nothing}, {"verdict", "second"}, {"reason", "empty"}}));
   const auto one_order =
       good_rows(sao({"judge", "--model", "model", "--templates", "templates.json", "--no-both-orders"},
                     "{\"prompt\": \"the fox\", \"responses\": [\"first one\", \"another\"]}\n"));
   EXPECT_EQ(one_order[0]["orders"][0], verdicts[0]["orders"][0]);
   EXPECT_TRUE(one_order[0]["orders"][1].is_null());
+}
+
+// The judge's turn is as long as judge_pairs makes it, the beginning of its answer included.
+TEST_F(CliTest, JudgeCountsWhatDoesNotFit) {
+  write_file_atomically(*folder_ / "prefix.json", "{\"judge\": \"{prompt} {first} {second}\", \"judge_prefix\": \"" +
+                                                      std::string(1000, 'x') +
+                                                      "\", \"judge_first\": \"1\", \"judge_second\": \"2\"}\n");
+  const auto verdicts = good_rows(sao({"judge", "--model", "model", "--templates", "prefix.json"},
+                                      "{\"prompt\": \"the fox\", \"responses\": [\"first one\", \"another\"]}\n"));
+  EXPECT_EQ(verdicts.at(0),
+            (json{{"p_first", 0.5}, {"orders", {nullptr, nullptr}}, {"verdict", "tie"}, {"reason", "too_long"}}));
 }
 
 TEST_F(CliTest, OptionsStandInAFileToo) {
@@ -395,6 +455,9 @@ TEST_F(CliTest, TrainRefusesBadRowsBeforeItMakesAnything) {
   expect_failure(train("bad.jsonl"), 1, "bad.jsonl:4: no field \"rejected\"");
   write_file_atomically(*folder_ / "empty.jsonl", "");
   expect_failure(train("empty.jsonl"), 1, "empty.jsonl: no rows");
+  write_file_atomically(*folder_ / "long.jsonl",
+                        "{\"prompt\": \"" + std::string(600, 'x') + "\", \"chosen\": \"a\", \"rejected\": \"b\"}\n");
+  expect_failure(train("long.jsonl"), 1, "1 too_long");
   EXPECT_FALSE(fs::exists(*folder_ / "not-made"));
 }
 
@@ -443,6 +506,10 @@ TEST_F(CliTest, EvalOfMultipleChoice) {
   expect_failure(sao({"eval", "--model", "model", "--task", "bad.jsonl"}), 1,
                  "bad.jsonl:4: field \"answer\" is 2, expected 0 to 1 or one of the choices");
   expect_failure(sao({"eval", "--model", "model"}), 2, "--task is required");
+  write_file_atomically(
+      *folder_ / "bad.jsonl",
+      task + json{{"question", "q"}, {"choices", {"a", std::string(600, 'x')}}, {"answer", 0}}.dump());
+  expect_failure(sao({"eval", "--model", "model", "--task", "bad.jsonl"}), 1, "bad.jsonl:4: question and choice have");
 }
 
 TEST_F(CliTest, EvalOfWrittenAnswers) {
@@ -548,6 +615,17 @@ TEST_F(CliRunTest, KilledAndResumedGivesTheSameBytes) {
     fs::remove_all(*folder_ / name);
   }
   EXPECT_GT(kills, 0);
+}
+
+TEST_F(CliRunTest, NestedSwitchesCanBeTurnedOff) {
+  write_file_atomically(*folder_ / "run.toml", kRunConfig);
+  const Outcome run = sao({"run", "--config", "run.toml", "--output", "one-order", "--rounds", "1", "--eval.count", "0",
+                           "--no-judge.both-orders", "--pairs.keep_truncated"});
+  ASSERT_EQ(run.status, 0) << run.err;
+  const json settings = json::parse(read_file(*folder_ / "one-order/manifest.json"))["settings"];
+  EXPECT_EQ(settings["judge"]["both_orders"], false);
+  EXPECT_EQ(settings["judge"]["judge_truncated"], true);
+  EXPECT_EQ(settings["pairs"]["keep_truncated"], true);
 }
 
 TEST_F(CliRunTest, RefusesOtherSettingsAndFilledFolders) {

@@ -209,6 +209,19 @@ TEST(Preference, ImplicitPromptOfStrings) {
   EXPECT_EQ(split.prompt[0].content, "x");
   EXPECT_EQ(split.chosen[0].content, "\xC3\xA4");
   EXPECT_THAT(complaint<Preference>(R"({"chosen": "a", "rejected": "b"})"), HasSubstr("expected a prompt"));
+  EXPECT_THAT(complaint<Preference>(R"({"chosen": "", "rejected": ""})"), HasSubstr("expected a prompt"));
+}
+
+// The last character belongs to the answers, as in TRL, so that neither is empty.
+TEST(Preference, ImplicitPromptOfStringsOneOfWhichBeginsTheOther) {
+  const auto longer = parse<Preference>(R"({"chosen": "Hi there", "rejected": "Hi there friend"})");
+  EXPECT_EQ(longer.prompt, (Messages{{"user", "Hi ther"}}));
+  EXPECT_EQ(longer.chosen[0].content, "e");
+  EXPECT_EQ(longer.rejected[0].content, "e friend");
+  const auto same = parse<Preference>("{\"chosen\": \"ab\xC3\xA4\", \"rejected\": \"ab\xC3\xA4\"}");
+  EXPECT_EQ(same.prompt, (Messages{{"user", "ab"}}));
+  EXPECT_EQ(same.chosen, same.rejected);
+  EXPECT_EQ(same.chosen[0].content, "\xC3\xA4");
 }
 
 TEST(Preference, IdsAlone) {

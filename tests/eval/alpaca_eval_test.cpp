@@ -98,6 +98,9 @@ TEST_F(AlpacaFilesTest, BadFilesAreNamed) {
   expect(R"([{"output_1": "", "output_2": "", "preference": 1, "annotator": "a"},
              {"output_1": "", "output_2": "", "preference": 1, "annotator": "b"}])",
          "row 1", "annotator");
+  expect(R"([{"output_1": "", "output_2": "", "preference": 1, "generator_2": "a"},
+             {"output_1": "", "output_2": "", "preference": 1, "generator_2": "b"}])",
+         "row 1", "generator_2");
   EXPECT_THAT([&] { read_alpaca_difficulty(write("index,instruction_difficulty\n0,1\n1,x\n")); },
               ThrowsMessage<InputError>(AllOf(HasSubstr("row 2"), HasSubstr("instruction_difficulty"))));
   EXPECT_THROW(read_alpaca_difficulty(write("index,instruction_difficulty\n0,1\n0,2\n")), InputError);

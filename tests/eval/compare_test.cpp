@@ -15,6 +15,9 @@ namespace sao {
 namespace {
 
 using sao::testing::FakeGenerator;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 std::vector<Prompt> prompts(int count) {
   std::vector<Prompt> all;
@@ -103,6 +106,30 @@ TEST(CompareModelsTest, BadInputThrows) {
   EXPECT_THROW(compare_models(fake, fake, fake, std::vector<Prompt>{{.id = "a"}, {.id = "a"}}), InputError);
   EXPECT_THROW(compare_answers(prompts(2), {}, {}, fake), InputError);
   EXPECT_THROW(compare_answers(prompts(1), {{.prompt_id = "p1"}}, {{.prompt_id = "p0"}}, fake), InputError);
+  const CompareOptions bad = {.sampling = {.top_p = 0.0},
+                              .judge = {.mode = "guess"},
+                              .length_control = {.bootstrap = -1, .confidence = 1.0},
+                              .equal_length_tolerance = 1.5};
+  EXPECT_THAT([&] { validate(bad); },
+              ThrowsMessage<InputError>(AllOf(HasSubstr("top_p is 0"), HasSubstr("guess"), HasSubstr("bootstrap: -1"),
+                                              HasSubstr("confidence: 1"), HasSubstr("equal_length_tolerance: 1.5"))));
+  EXPECT_THROW(compare_models(fake, fake, fake, prompts(1), bad), InputError);
+  EXPECT_EQ(fake.calls, 0) << "before anything is asked";
+}
+
+TEST(CompareModelsTest, PromptWithoutRoomIsCountedNotAnException) {
+  FakeGenerator model = answering("an answer");
+  model.max_tokens_value = 60;
+  FakeGenerator baseline = answering("a bad answer");
+  FakeGenerator judge;
+  auto questions = prompts(3);
+  questions[1].text = std::string(200, 'x');
+  const Comparison result = compare_models(model, baseline, judge, questions, {.seed = Seed{1}});
+  EXPECT_EQ(model.generated.size(), 2U);
+  EXPECT_EQ(result.model_answers[1].text, "");
+  EXPECT_EQ(result.model_answers[1].finish_reason, "length");
+  EXPECT_EQ(result.health.outcomes.at("empty"), 1);
+  EXPECT_EQ(result.preferences[1], 0.0) << "the other one has an answer";
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <map>
 #include <set>
 
+#include "generate/memory.h"
 #include "sao/base/error.h"
 #include "sao/ops/sample.h"
 #include "support/close.h"
@@ -434,8 +435,8 @@ TEST(Engine, NamesTheRequestThatIsWrong) {
   expect_error(next, {"request 1", "token 61", "candidates"});
   nexts[1] = {TokenIds(129, 1), {1}};
   expect_error(next, {"request 1", "129 tokens"});
-  expect_error([] { make_engine({.max_batch = 0, .prefill_tokens = -1, .cache_bytes = 0}); },
-               {"max_batch is 0", "prefill_tokens is -1", "cache_bytes is 0"});
+  expect_error([] { make_engine({.max_batch = 0, .prefill_tokens = -1, .cache_bytes = -1}); },
+               {"max_batch is 0", "prefill_tokens is -1", "cache_bytes is -1"});
 }
 
 TEST(Engine, StaysWithinItsCacheOrSaysWhatToRaise) {
@@ -464,6 +465,42 @@ TEST(Engine, StaysWithinItsCacheOrSaysWhatToRaise) {
   EXPECT_EQ(small.next_token_log_probs(contexts), large.next_token_log_probs(contexts));
   contexts[0].ids.push_back(1);
   EXPECT_THROW(small.next_token_log_probs(contexts), ResourceError);
+}
+
+TEST(Engine, SaysHowManySequencesItsCacheHasRoomFor) {
+  const std::int64_t block = KvCache::bytes_per_block(small_config(), at::kFloat);
+  std::vector<GenerationRequest> requests;
+  for (TokenId id = 1; id <= 10; ++id) requests.push_back({.prompt_ids = {id}});
+  const SamplingOptions sampling{.max_new_tokens = 60, .ignore_eos = true};  // 4 blocks each
+  Engine small = make_engine({.cache_bytes = 13 * block}), large = make_engine();
+  EXPECT_EQ(small.generate_all(requests, sampling), large.generate_all(requests, sampling));
+  EXPECT_EQ(small.stats().fitting, 3);
+  EXPECT_EQ(large.stats().fitting, 0) << "free memory is the limit, and it is far";
+  small.generate_all(requests, {.max_new_tokens = 2});
+  EXPECT_EQ(small.stats().fitting, 3) << "of the worst call";
+}
+
+TEST(Engine, FreeMemoryIsWhatTheSystemSays) {
+  constexpr std::int64_t kLittle = 1 << 20, kMuch = 1LL << 50;
+  EXPECT_GT(detail::free_memory(at::kCPU), kLittle);
+  EXPECT_LT(detail::free_memory(at::kCPU), kMuch);
+  EXPECT_EQ(detail::free_memory(at::kMeta), 2LL << 30) << "where nobody knows";
+}
+
+TEST(Engine, TokensAreHeardAsTheyAreDrawn) {
+  Engine engine = make_engine({.max_batch = 3});
+  const std::vector<GenerationRequest> requests = make_requests(5, 2);
+  const SamplingOptions sampling{.max_new_tokens = 12};
+  std::map<std::pair<std::size_t, std::int64_t>, TokenIds> heard;
+  engine.set_on_token([&](std::size_t request, std::int64_t sample, TokenId id) {
+    heard[{request, sample}].push_back(id);
+  });
+  engine.generate(requests, sampling, [&](std::size_t request, std::int64_t sample, const Completion& completion) {
+    EXPECT_EQ((heard[{request, sample}]), completion.ids);
+  });
+  EXPECT_EQ(heard.size(), 10u);
+  engine.set_on_token({});
+  EXPECT_NO_THROW(engine.generate_all(requests, sampling));
 }
 
 TEST(Engine, ACallbackMayThrowAndTheEngineGoesOn) {
@@ -505,11 +542,16 @@ TEST(Engine, FollowsChangedWeights) {
 }
 
 TEST(Engine, RefusesBrokenWeights) {
-  for (const bool gemma : {true, false}) {
-    const CausalLM model = CausalLM::random(small_config(gemma), Seed{3}, {}, 0.25);
+  for (const auto& [gemma, dtype] : {std::pair{true, DType::kFloat32}, std::pair{false, DType::kFloat32},
+                                     std::pair{true, DType::kBFloat16}, std::pair{false, DType::kBFloat16}}) {
+    const CausalLM model = CausalLM::random(small_config(gemma), Seed{3}, {.dtype = dtype}, 0.25);
     Engine engine(model, make_text());
     const std::vector<GenerationRequest> requests = make_requests(2);
+    const std::vector<ScoreRequest> apart = {{{1, 2}, {3, 4}}, {{5, 6}, {7}}};
+    const std::vector<ScoreRequest> alike(4, {TokenIds(40, 9), {3, 4}});  // scored through the cache
+    const std::vector<NextTokenRequest> next = {{{1, 2, 3}, {4, 5}}};
     const auto before = engine.generate_all(requests, {.max_new_tokens = 4});
+    const auto scored = std::pair{engine.score(apart), engine.score(alike)};
     const auto write = [&](at::Tensor weight, const at::Tensor& values) {
       const at::NoGradGuard no_grad;
       weight.copy_(values);
@@ -520,9 +562,13 @@ TEST(Engine, RefusesBrokenWeights) {
       write(weight, at::full_like(weight, std::nanf("")));
       EXPECT_THROW(engine.generate_all(requests, {.max_new_tokens = 4}), InputError) << name;
       EXPECT_THROW(engine.generate_all(requests, {.temperature = 0.0, .max_new_tokens = 4}), InputError) << name;
+      EXPECT_THROW(engine.score(apart), InputError) << name;
+      EXPECT_THROW(engine.score(alike), InputError) << name;
+      EXPECT_THROW(engine.next_token_log_probs(next), InputError) << name;
       write(weight, saved);
     }
     EXPECT_EQ(engine.generate_all(requests, {.max_new_tokens = 4}), before) << "nothing broken stays in the cache";
+    EXPECT_EQ((std::pair{engine.score(apart), engine.score(alike)}), scored);
   }
 }
 

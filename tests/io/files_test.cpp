@@ -9,8 +9,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <fstream>
+#include <thread>
 
 #include "sao/base/error.h"
 #include "support/paths.h"
@@ -150,6 +153,77 @@ TEST(Files, RemoveUnfinishedTakesWhatAKilledProcessLeft) {
   EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"sub"});
   EXPECT_EQ(names_in(folder / "sub"), (std::vector<std::string>{".hidden", "sao-partial-"}));
   EXPECT_NO_THROW(remove_unfinished(folder / "absent"));
+}
+
+// Half a replacement on a file system that cannot swap names: the old folder has left, the new one has not come.
+TEST(Files, RemoveUnfinishedBringsAReplacedFolderBack) {
+  const testing::TemporaryFolder folder;
+  for (const char* name : {"lost", "there"}) {
+    fs::create_directories(folder / (std::string("sub/.") + name + ".sao-replaced-99-3"));
+    put(folder / (std::string("sub/.") + name + ".sao-replaced-99-3/x"), "old");
+    fs::create_directories(folder / (std::string("sub/.") + name + ".sao-partial-99-2"));
+  }
+  fs::create_directories(folder / "sub/there");
+  put(folder / "sub/there/x", "new");
+  remove_unfinished(folder.path());
+  EXPECT_EQ(names_in(folder / "sub"), (std::vector<std::string>{"lost", "there"}));
+  EXPECT_EQ(read_file(folder / "sub/lost/x"), "old");
+  EXPECT_EQ(read_file(folder / "sub/there/x"), "new");
+}
+
+TEST(Files, AReplacedFolderIsNeverMissing) {
+  const testing::TemporaryFolder folder;
+  fs::create_directories(folder / "a");
+  fs::create_directories(folder / "b");
+  if (::renameat2(AT_FDCWD, (folder / "a").c_str(), AT_FDCWD, (folder / "b").c_str(), RENAME_EXCHANGE) != 0) {
+    GTEST_SKIP() << "this file system cannot swap names";
+  }
+  const auto write = [&] {
+    write_folder_atomically(folder / "model", [](const fs::path& temporary) { put(temporary / "x", "1"); });
+  };
+  write();
+  std::atomic<bool> done = false;
+  int missing = 0;
+  std::thread reader([&] {
+    while (!done) missing += ::access((folder / "model/x").c_str(), F_OK) != 0;
+  });
+  for (int i = 0; i < 100; ++i) write();
+  done = true;
+  reader.join();
+  EXPECT_EQ(missing, 0);
+  EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"a", "b", "model"}));
+}
+
+// In a container every process may have the same number: what one left when it was killed must not stop the next.
+TEST(Files, LeftoversOfTheSameProcessNumberAreSteppedOver) {
+  const testing::TemporaryFolder folder;
+  std::string name;
+  write_folder_atomically(folder / "model", [&](const fs::path& temporary) { name = temporary.filename(); });
+  const std::size_t dash = name.rfind('-');
+  const int number = std::stoi(name.substr(dash + 1));
+  for (int next = number + 1; next < number + 8; ++next) {
+    put(folder / (name.substr(0, dash + 1) + std::to_string(next)), "left");
+    put(folder / (".x" + name.substr(std::string(".model").size(), dash + 1 - 6) + std::to_string(next)), "left");
+  }
+  EXPECT_NO_THROW(write_file_atomically(folder / "x", "text"));
+  EXPECT_NO_THROW(
+      write_folder_atomically(folder / "model", [](const fs::path& temporary) { put(temporary / "a", "1"); }));
+  EXPECT_EQ(read_file(folder / "x"), "text");
+  EXPECT_EQ(read_file(folder / "model/a"), "1");
+}
+
+// std::filesystem's own exceptions must not come through.
+TEST(Files, PathsThatCannotBeLookedAtAreInputOrResourceErrors) {
+  const testing::TemporaryFolder folder;
+  fs::create_symlink("loop", folder / "loop");
+  const std::string too_long(300, 'x');
+  for (const fs::path& bad : {folder / "loop/x", folder / too_long}) {
+    EXPECT_THROW(read_file(bad), InputError);
+    EXPECT_THROW(write_file_atomically(bad, "text"), ResourceError);
+    EXPECT_THROW(write_folder_atomically(bad, [](const fs::path&) {}), ResourceError);
+    EXPECT_THROW(AppendFile{bad}, ResourceError);
+    EXPECT_NO_THROW(remove_unfinished(bad));
+  }
 }
 
 TEST(Files, FingerprintIsFnv1a64) {

@@ -67,13 +67,16 @@ TEST(HfFolder, ShardsGoBothWays) {
             "    \"z\": \"model-00001-of-00002.safetensors\"\n  }\n}\n");
 }
 
-TEST(HfFolder, WritingReplacesACheckpointOfTheOtherKind) {
-  const testing::TemporaryFolder folder;
-  write_checkpoint(folder.path(), three_tensors(), 16);
-  write_checkpoint(folder.path(), {{"a", at::full({4}, 9.0F)}});
-  EXPECT_EQ(names_in(folder.path()), std::vector<std::string>{"model.safetensors"});
-  write_checkpoint(folder.path(), three_tensors(), 16);
-  EXPECT_TRUE(CheckpointReader::open(folder.path()).tensor("a").equal(at::full({4}, 2.0F)));
+TEST(HfFolder, WritingOverACheckpointIsRefused) {
+  for (const std::uint64_t shard_bytes : {16, 1000}) {
+    const testing::TemporaryFolder folder;
+    write_checkpoint(folder.path(), three_tensors(), shard_bytes);
+    const std::vector<std::string> before = names_in(folder.path());
+    EXPECT_THROW(write_checkpoint(folder.path(), {{"a", at::full({4}, 9.0F)}}), InputError);
+    EXPECT_THROW(write_checkpoint(folder.path(), {{"a", at::full({4}, 9.0F)}}, 8), InputError);
+    EXPECT_EQ(names_in(folder.path()), before);
+    EXPECT_TRUE(CheckpointReader::open(folder.path()).tensor("a").equal(at::full({4}, 2.0F)));
+  }
 }
 
 TEST(HfFolder, ReadsTheShardedParityModel) {
@@ -87,6 +90,9 @@ TEST(HfFolder, ReadsTheShardedParityModel) {
 TEST(HfFolder, FoldersWithoutWeightsSaySo) {
   const testing::TemporaryFolder folder;
   EXPECT_THAT(complaint(folder / "none"), HasSubstr("no such folder"));
+  EXPECT_THAT(complaint(folder / std::string(300, 'x')), HasSubstr("no such folder"));
+  fs::create_symlink("loop", folder / "loop");
+  EXPECT_THAT(complaint(folder / "loop"), HasSubstr("no such folder"));
   EXPECT_THAT(complaint(folder.path()), AllOf(HasSubstr("no weights"), HasSubstr("model.safetensors")));
   std::ofstream(folder / "pytorch_model.bin") << "x";
   EXPECT_THAT(complaint(folder.path()), HasSubstr("convert pytorch_model.bin"));
@@ -105,6 +111,8 @@ TEST(HfFolder, BrokenIndexesAreNamed) {
   EXPECT_THAT(with_index(R"({"weight_map": {"a": 3}})"), HasSubstr("field \"a\" is 3, expected a string"));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": "t.safetensors"}})"),
               AllOf(HasSubstr("shard \"t.safetensors\""), HasSubstr("not in the folder")));
+  EXPECT_THAT(with_index(R"({"weight_map": {"a": ")" + std::string(300, 'x') + R"("}})"),
+              HasSubstr("not in the folder"));
   EXPECT_THAT(with_index(R"({"weight_map": {"b": "s.safetensors"}})"),
               HasSubstr("tensor \"b\" is not in \"s.safetensors\""));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": "../s.safetensors"}})"),

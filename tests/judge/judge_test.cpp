@@ -281,6 +281,11 @@ TEST(ParseVerdictTest, ReadsWhatModelsWrite) {
   EXPECT_EQ(parse_verdict("better: a, I think", letters), TextVerdict::kFirst);
   EXPECT_EQ(parse_verdict("Better: B", letters), TextVerdict::kSecond);
   EXPECT_EQ(parse_verdict("Better: Both", letters), TextVerdict::kUnparsable);
+  const JudgeTemplates digits = {.judge_prefix = "", .judge_first = "1", .judge_second = "2"};
+  EXPECT_EQ(parse_verdict("21", digits), TextVerdict::kUnparsable);
+  EXPECT_EQ(parse_verdict("x2", digits), TextVerdict::kUnparsable);
+  EXPECT_EQ(parse_verdict("(1)", digits), TextVerdict::kFirst);
+  EXPECT_EQ(parse_verdict("I say: 2.", digits), TextVerdict::kSecond);
 }
 
 TEST(JudgeItemsTest, TwoResponsesOrARoundRobin) {

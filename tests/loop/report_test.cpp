@@ -113,6 +113,30 @@ TEST_F(ReportTest, TrainingAndEvaluationAreDrawn) {
   EXPECT_THAT(html, HasSubstr("chosen responses fell"));
 }
 
+TEST_F(ReportTest, CountsOfPairsAreShown) {
+  write_file_atomically(run_ / "round-1/outcomes.json",
+                        R"({"pairs": {"too_long": 7, "trained": 93}, "prompts": {"kept": 100, "inconsistent": 25}})");
+  write_file_atomically(run_ / "round-1/metrics.jsonl", "{\"step\": 1, \"loss\": 2.0}\n");
+  const std::string html = render_report(run_.path());
+  expect_well_formed(html);
+  EXPECT_THAT(html, AllOf(HasSubstr("<td>inconsistent</td><td>25</td><td>20.0 %</td>"),
+                          HasSubstr("<td>too_long</td><td>7</td><td>7.0 %</td>")));
+}
+
+TEST_F(ReportTest, LinesThatAreBeingWrittenAreLeftOut) {
+  write_file_atomically(run_ / "round-1/metrics.jsonl",
+                        "{\"step\": 1, \"rewards/accuracies\": 0.75}\n{\"step\": 2, \"rew");
+  write_file_atomically(run_ / "round-1/prompts.jsonl", read_file(run_ / "round-1/prompts.jsonl") + "{\"id\": \"p0");
+  EXPECT_THAT(render_report(run_.path()), AllOf(HasSubstr("75.0 %"), HasSubstr("1 of 2")));
+  write_file_atomically(run_ / "round-1/metrics.jsonl", "{\"step\": 1}\n{\"step\": 2, \"rew\n");
+  try {
+    render_report(run_.path());
+    FAIL() << "no exception";
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("metrics.jsonl:2: "));
+  }
+}
+
 TEST_F(ReportTest, WrittenWholeAndAlikeEveryTime) {
   write_report(run_.path());
   const std::string first = read_file(run_ / "report.html");

@@ -142,6 +142,12 @@ TEST_F(RunTest, FilesAreTheContract) {
     EXPECT_TRUE(pairs[0].contains(field)) << field;
   }
   EXPECT_EQ(lines(round / "metrics.jsonl").size(), (pairs.size() + 3) / 4);
+  const json outcomes = json::parse(read_file(round / "outcomes.json"));
+  EXPECT_EQ(outcomes["prompts"]["kept"], pairs.size());
+  std::size_t of_prompts = 0;
+  for (const auto& count : outcomes["prompts"].items()) of_prompts += count.value().get<std::size_t>();
+  EXPECT_EQ(of_prompts, kept) << "every kept prompt has an outcome";
+  EXPECT_EQ(outcomes["pairs"], (json{{"trained", pairs.size()}}));
   EXPECT_TRUE(fs::exists(round / "checkpoints"));
   for (const char* file : {"config.json", "model.safetensors", "tokenizer.model", "sao_templates.json"}) {
     EXPECT_TRUE(fs::exists(round / "model" / file)) << file;
@@ -326,6 +332,34 @@ TEST_F(RunTest, EvaluationOnAFileOfPrompts) {
   EXPECT_THROW(run_all(folder / "other", other), InputError);
 }
 
+TEST_F(RunTest, EvaluationPromptsAreHeldOut) {
+  const testing::TemporaryFolder folder;
+  RunSettings other = settings();
+  other.eval.count = 0;
+  run_all(folder / "free", other);
+  std::vector<Prompt> free = read_jsonl<Prompt>(folder / "free/round-1/prompts.jsonl");
+  const auto kept = std::find_if(free.begin(), free.end(), [](const Prompt& p) { return p.outcome == "kept"; });
+  ASSERT_NE(kept, free.end());
+  write_file_atomically(folder / "eval.jsonl", json{{"prompt", kept->text}}.dump() + "\n");
+  other.eval.prompts = folder / "eval.jsonl";
+  run_all(folder / "run", other);
+  kept->outcome = "duplicate";
+  EXPECT_EQ(read_jsonl<Prompt>(folder / "run/round-1/prompts.jsonl"), free);
+}
+
+TEST_F(RunTest, PairsThatAreTooLongAreCounted) {
+  const testing::TemporaryFolder folder;
+  RunSettings other = settings();
+  other.eval.count = 0;
+  other.train.max_length = 24;
+  run_all(folder / "run", other);
+  const json outcomes = json::parse(read_file(folder / "run/round-1/outcomes.json"));
+  const std::size_t pairs = lines(folder / "run/round-1/pairs.jsonl").size();
+  EXPECT_GT(outcomes["pairs"]["too_long"], 0);
+  EXPECT_EQ(outcomes["pairs"]["too_long"].get<std::size_t>() + outcomes["pairs"]["trained"].get<std::size_t>(), pairs);
+  EXPECT_THAT(read_file(folder / "run/report.html"), HasSubstr("<td>too_long</td>"));
+}
+
 TEST_F(RunTest, UnguidedPromptsNeedNoPersonas) {
   const testing::TemporaryFolder folder;
   RunSettings other = settings();
@@ -371,6 +405,10 @@ TEST_F(RunTest, SettingsOutOfRangeAreNamedTogether) {
   bad.device = "gpu";
   bad.dtype = "float16";
   bad.train.batch_size = 0;
+  bad.pairs.min_margin = 0.6;
+  bad.eval.compare.length_control = {.bootstrap = -1, .confidence = 1.0};
+  bad.eval.compare.equal_length_tolerance = 2;
+  bad.engine.max_batch = 0;
   try {
     run_all(folder / "run", bad);
     FAIL() << "no exception";
@@ -378,8 +416,46 @@ TEST_F(RunTest, SettingsOutOfRangeAreNamedTogether) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("model: none"), HasSubstr("rounds: 0"), HasSubstr("responses.samples: 1"),
                                     HasSubstr("responses.sampling"), HasSubstr("reference: \"other\"")));
     EXPECT_THAT(error.what(), AllOf(HasSubstr("\"gpu\""), HasSubstr("float16"), HasSubstr("batch_size")));
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("min_margin: 0.6"), HasSubstr("bootstrap: -1"), HasSubstr("confidence: 1"),
+                      HasSubstr("equal_length_tolerance: 2"), HasSubstr("max_batch is 0")));
   }
   EXPECT_FALSE(fs::exists(folder / "run")) << "nothing is made for settings that cannot run";
+}
+
+TEST_F(RunTest, VerdictsThatCannotBeToldApartAreRefusedBeforeAnythingIsWritten) {
+  const testing::TemporaryFolder folder;
+  RunSettings bad = settings();
+  bad.templates = folder / "templates.json";
+  write_file_atomically(bad.templates,
+                        R"({"persona": "You are {persona}.", "judge": "{prompt} {first} {second}", "judge_prefix": "",
+                            "judge_first": "1", "judge_second": "1 is worse"})");
+  try {
+    run_all(folder / "run", bad);
+    FAIL() << "no exception";
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("\"1\" and \"1 is worse\""));
+  }
+  EXPECT_FALSE(fs::exists(folder / "run"));
+  bad.judge.mode = "text";  // the evaluation still reads probabilities
+  EXPECT_THROW(sao::Run(folder / "run", bad), InputError);
+  bad.eval.count = 0;
+  EXPECT_NO_THROW(sao::Run(folder / "run", bad));
+}
+
+TEST_F(RunTest, SequencesThatDoNotFitTheCacheAreSaid) {
+  const testing::TemporaryFolder folder;
+  RunSettings small = settings();
+  small.eval.count = 0;
+  small.engine.cache_bytes = 32 * 1024;
+  std::string said;
+  sao::Run run(folder / "run", small, {},
+               [&](LogLevel, std::string_view message) { said += std::string(message) + "\n"; });
+  ASSERT_TRUE(run.step());
+  EXPECT_THAT(said, HasSubstr("sequences at one time, of engine.max_batch 64"));
+  const json timing = lines(folder / "run/round-1/timing.jsonl").at(0);
+  EXPECT_GT(timing["fitting"], 0);
+  EXPECT_LT(timing["fitting"], 64);
 }
 
 TEST_F(RunTest, MissingInputsAreNamedBeforeAnythingIsWritten) {
@@ -392,8 +468,7 @@ TEST_F(RunTest, MissingInputsAreNamedBeforeAnythingIsWritten) {
   } catch (const InputError& error) {
     EXPECT_THAT(error.what(), HasSubstr("nobody.jsonl"));
   }
-  EXPECT_FALSE(fs::exists(folder / "run/manifest.json"));
-  EXPECT_NO_THROW(run_all(folder / "run", settings())) << "the folder is as good as new";
+  EXPECT_FALSE(fs::exists(folder / "run"));
 }
 
 }  // namespace

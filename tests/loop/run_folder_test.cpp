@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <iterator>
 
 #include "sao/base/error.h"
 #include "sao/data/records.h"
@@ -46,6 +47,32 @@ TEST(RunFolder, ResumeStartsWhereThereIsNothingYet) {
   EXPECT_NO_THROW(RunFolder(folder / "new", {.resume = true}));
 }
 
+TEST(RunFolder, AKillBeforeTheManifestLeavesANewFolder) {
+  const testing::TemporaryFolder folder;
+  for (const bool resume : {true, false}) {
+    fs::create_directories(folder / "run");
+    std::ofstream(folder / "run/.lock");
+    std::ofstream(folder / "run/.manifest.json.sao-partial-12-3") << "{\"set";
+    RunFolder run(folder / "run", {.resume = resume});
+    run.fix_manifest("{}");
+    EXPECT_EQ(std::distance(fs::directory_iterator(folder / "run"), {}), 2) << "the lock and the manifest";
+    fs::remove_all(folder / "run");
+  }
+}
+
+TEST(RunFolder, CheckMakesNothing) {
+  const testing::TemporaryFolder folder;
+  EXPECT_NO_THROW(RunFolder::check(folder / "a/b"));
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+  std::ofstream(folder / "file") << "x";
+  EXPECT_THAT(message_of<InputError>([&] { RunFolder::check(folder.path()); }), HasSubstr("not empty"));
+  EXPECT_THAT(message_of<InputError>([&] { RunFolder::check(folder.path(), {.resume = true}); }),
+              HasSubstr("no manifest.json"));
+  EXPECT_THAT(message_of<ResourceError>([&] { RunFolder::check(folder / "file/run"); }),
+              AllOf(HasSubstr("cannot make"), HasSubstr("file is no folder")));
+  EXPECT_THAT(message_of<ResourceError>([&] { RunFolder run(folder / "file/run"); }), HasSubstr("file is no folder"));
+}
+
 TEST(RunFolder, OneProcessAtATime) {
   const testing::TemporaryFolder folder;
   {
@@ -77,7 +104,6 @@ TEST(RunFolder, ManifestStaysAndNamesEveryDifference) {
       message_of<InputError>(
           [&] { run.fix_manifest(R"({"settings": {"rate": 8e-7, "seed": 2, "engine": {"batch": 1}}})"); }),
       AllOf(HasSubstr("settings.rate: 5e-07 in the run, 8e-07 now"), HasSubstr("settings.seed: 1 in the run, 2 now")));
-  run.fix_manifest(R"({"settings": {"rate": 5e-7, "seed": 1, "engine": {"batch": 64}}})", {"settings.engine.batch"});
   EXPECT_EQ(read_file(run.path() / "manifest.json"), first);
 }
 

@@ -37,17 +37,29 @@ class TrainingTest : public ::testing::Test {
     testing::write_tiny_model(folder_ / "model");
   }
 
-  /// Trains in `name`; stops after `stop` steps of this start, 0 = never.
-  std::string train(const std::string& name, int stop = 0) {
+  /// Trains in `name`; stops after `stop` steps of this start, 0 = never; before the step's line is written, or after.
+  std::string train(const std::string& name, int stop = 0, TrainerOptions options = some_options(),
+                    bool before_line = false) {
     const CausalLM policy = CausalLM::load(folder_ / "model");
     const fs::path where = folder_ / name;
     fs::create_directories(where);
-    prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl", some_options().checkpoint);
-    Trainer trainer(policy, some_pairs(), some_options());
+    const CheckpointOptions checkpoint = options.checkpoint;
+    ++options.checkpoint.keep;
+    Trainer trainer(policy, some_pairs(), options);
+    first_step_ = 0;
+    const auto count_down = [&](const Trainer&) {
+      if (--stop == 0) throw std::runtime_error("stop");
+    };
+    const auto on_step = [&](const Trainer& stepped) {
+      if (first_step_ == 0) first_step_ = stepped.steps_done();
+      if (!before_line) count_down(stepped);
+    };
+    const auto line = [&](const Trainer& stepped) {
+      if (before_line) count_down(stepped);
+      return to_json_line(stepped.metrics());
+    };
     try {
-      train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", [&](const Trainer&) {
-        if (--stop == 0) throw std::runtime_error("stop");
-      });
+      train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", checkpoint, on_step, line);
     } catch (const std::runtime_error&) {
     }
     return read_file(where / "metrics.jsonl");
@@ -63,6 +75,7 @@ class TrainingTest : public ::testing::Test {
   }
 
   testing::TemporaryFolder folder_;
+  std::int64_t first_step_ = 0;  ///< of the last start
 };
 
 TEST_F(TrainingTest, StoppedAfterAnyStepGivesTheSameMetricsAndCheckpoints) {
@@ -88,14 +101,30 @@ TEST_F(TrainingTest, CheckpointsAheadOfTheMetricsAreNotUsed) {
   EXPECT_EQ(checkpoints("stopped"), checkpoints("whole"));
 }
 
+// The same where one checkpoint is kept: the one before is still there, and the training goes on from it.
+TEST_F(TrainingTest, AStopBeforeTheLineOfACheckpointCostsOneIntervalAtMost) {
+  TrainerOptions options = some_options();
+  options.checkpoint.keep = 1;
+  const std::string whole = train("whole", 0, options);
+  EXPECT_EQ(checkpoints("whole"), (std::vector<std::string>{"step-000006"}));
+  for (const int stop : {4, 6}) {
+    const std::string name = "stopped-" + std::to_string(stop);
+    train(name, stop, options, /*before_line=*/true);
+    EXPECT_EQ(train(name, 0, options), whole) << stop;
+    EXPECT_EQ(first_step_, stop - 1) << "from the checkpoint of step " << stop - 2;
+    EXPECT_EQ(checkpoints(name), checkpoints("whole")) << stop;
+    EXPECT_EQ(read_file(folder_ / name / "checkpoints/step-000006/tensors.safetensors"),
+              read_file(folder_ / "whole/checkpoints/step-000006/tensors.safetensors"));
+  }
+}
+
 TEST_F(TrainingTest, HalfRemovedCheckpointsGo) {
   train("run", 4);
   fs::create_directories(folder_ / "run/checkpoints/step-000001");
   fs::create_directories(folder_ / "run/checkpoints/notes");
   std::ofstream(folder_ / "run/checkpoints/step-000001/tensors.safetensors") << "half";
-  prepare_checkpoints(folder_ / "run/checkpoints", folder_ / "run/metrics.jsonl", {.keep = 2});
+  train("run", 1);
   EXPECT_EQ(checkpoints("run"), (std::vector<std::string>{"notes", "step-000002", "step-000004"}));
-  EXPECT_NO_THROW(prepare_checkpoints(folder_ / "none", folder_ / "none.jsonl"));
 }
 
 // A kill between a new checkpoint and the removal of the one that it replaces.
@@ -104,14 +133,6 @@ TEST_F(TrainingTest, OlderCheckpointsThanAreKeptGo) {
   fs::copy(folder_ / "run/checkpoints/step-000004", folder_ / "run/checkpoints/step-000002");
   EXPECT_EQ(train("run"), whole);
   EXPECT_EQ(checkpoints("run"), (std::vector<std::string>{"step-000004", "step-000006"}));
-}
-
-TEST_F(TrainingTest, LengthNeverExceedsTheContext) {
-  ModelConfig config;
-  config.max_position_embeddings = 512;
-  EXPECT_EQ(usable_length({.max_length = 2048}, config), 512);
-  EXPECT_EQ(usable_length({.max_length = 100}, config), 100);
-  EXPECT_EQ(usable_length({.max_length = 0}, config), 512);
 }
 
 }  // namespace

@@ -5,10 +5,12 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "ops/reference.h"
+#include "sao/base/error.h"
 #include "sao/ops/attention.h"
 #include "sao/ops/linear.h"
 #include "sao/ops/pointwise.h"
 #include "support/close.h"
+#include "support/counting_allocator.h"
 
 namespace sao::ops {
 namespace {
@@ -116,6 +118,119 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Attention,
                          ::testing::Values(AttentionCase{4, 2, 16, 0, 0.0}, AttentionCase{4, 2, 16, 5, 6.0},
                                            AttentionCase{3, 1, 8, 16, 50.0}, AttentionCase{2, 2, 80, 0, 6.0},
                                            AttentionCase{6, 2, 36, 1, 0.0}));
+
+// Half precision runs through the float32 kernel: closer to the exact result than its twin, and without a matrix of
+// scores.
+TEST(HalfAttention, OnTheCpuIsWidened) {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+    at::manual_seed(8);
+    const at::Tensor starts = at::tensor({0, 5, 40}, at::kLong);
+    const auto random = [&](std::int64_t heads) { return leaf(at::randn({40, heads, 16}).to(dtype)); };
+    const at::Tensor q = random(4), k = random(2), v = random(2);
+    const AttentionOptions options{.scale = 0.3, .softcap = 20.0, .window = 9};
+    const at::Tensor actual = packed_attention(q, k, v, starts, options);
+    EXPECT_EQ(actual.scalar_type(), dtype);
+    const auto wide = [](const at::Tensor& t) { return leaf(t.detach().to(at::kDouble)); };
+    const at::Tensor qw = wide(q), kw = wide(k), vw = wide(v);
+    const at::Tensor expected = reference::packed_attention(qw, kw, vw, starts, options);
+    const double ulp = dtype == at::kBFloat16 ? 0x1p-8 : 0x1p-11;
+    EXPECT_TRUE(close(actual, expected, 1e-5, ulp));
+    const auto a = gradients(actual, {q, k, v}), e = gradients(expected, {qw, kw, vw});
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(a[i].scalar_type(), dtype);
+      EXPECT_TRUE(close(a[i], e[i], 4.0 * ulp, 4.0 * ulp)) << "input " << i;
+    }
+
+    at::Tensor keys = at::zeros({6, 2, 16, kCacheBlock}, dtype), values = at::zeros({6, 2, kCacheBlock, 16}, dtype);
+    const at::Tensor table = at::tensor({5, 0, 0, 4, 1, 3}, at::kInt).view({2, 3});
+    const at::Tensor slots =
+        at::cat({at::arange(5) + 80, at::arange(16) + 64, at::arange(16) + 16, at::arange(3) + 48});
+    append_to_cache(k.detach(), v.detach(), slots, keys, values);
+    // The last token of the first sequence, the last ten of the second.
+    const at::Tensor last = at::cat({q.detach().narrow(0, 4, 1), q.detach().narrow(0, 30, 10)});
+    const at::Tensor paged = paged_attention(last, keys, values, at::tensor({0, 1, 11}, at::kLong),
+                                             at::tensor({5, 35}, at::kLong), table, options);
+    const at::Tensor rows = at::cat({actual.detach().narrow(0, 4, 1), actual.detach().narrow(0, 30, 10)});
+    EXPECT_TRUE(testing::identical(paged, rows));
+  }
+}
+
+TEST(HalfAttention, MemoryIsLinearInTheLength) {
+  const testing::CountingAllocator counting;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const auto peak = [&](std::int64_t length) {
+      const at::Tensor x = leaf(at::randn({length, 1, 8}).to(dtype));
+      return counting.peak_of([&] {
+        packed_attention(x, x, x, at::tensor({std::int64_t{0}, length}), {}).sum().backward();
+      });
+    };
+    EXPECT_LT(peak(1024), 5 * peak(256)) << dtype;
+  }
+}
+
+TEST(Ops, RefuseWhatDoesNotFit) {
+  const at::Tensor x = at::zeros({6, 2, 8}), odd = at::zeros({6, 2, 7}), w = at::zeros({8});
+  const auto starts = [](std::vector<std::int64_t> values) { return at::tensor(values); };
+  for (const std::vector<std::int64_t>& bad :
+       std::vector<std::vector<std::int64_t>>{{0, 5}, {0, 7}, {1, 6}, {0, 3, 3, 6}, {0, 4, 2, 6}, {0, -1, 6}, {6}}) {
+    EXPECT_THROW(packed_attention(x, x, x, starts(bad), {}), InputError) << bad.size() << " " << bad.back();
+  }
+  EXPECT_NO_THROW(packed_attention(x, x, x, starts({0, 6}), {}));
+  EXPECT_THROW(packed_attention(x, x, x, starts({0, 6}).to(at::kInt), {}), InputError);
+  EXPECT_THROW(packed_attention(x, x.narrow(1, 0, 0), x.narrow(1, 0, 0), starts({0, 6}), {}), InputError);
+  EXPECT_THROW(packed_attention(x, x, x.to(at::kDouble), starts({0, 6}), {}), InputError);
+  EXPECT_THROW(packed_attention(x.view({6, 16}), x, x, starts({0, 6}), {}), InputError);
+
+  EXPECT_THROW(rms_norm(x, w, {}), InputError);
+  EXPECT_THROW(rms_norm(x.view({6, 16}), w, {}), InputError);
+  EXPECT_THROW(rms_norm(w, w, {}), InputError);
+  EXPECT_THROW(rms_norm(x.view({12, 8}), at::zeros({1, 8}), {}), InputError);
+  EXPECT_THROW(gated_activation(x.view({12, 8}), x.view({6, 16}), Gate::kSilu), InputError);
+
+  const at::Tensor table = at::zeros({10, 4}), positions = at::arange(6);
+  EXPECT_NO_THROW(rotary(x, positions, table, table));
+  // Every other number of a longer tensor: their places count, not what lies between.
+  const at::Tensor strided = at::stack({positions, at::full({6}, 99, at::kLong)}, 1).select(1, 0);
+  EXPECT_TRUE(
+      testing::identical(rotary(x + 1.0, strided, table + 0.5, table), rotary(x + 1.0, positions, table + 0.5, table)));
+  EXPECT_THROW(rotary(x, positions + 5, table, table), InputError);
+  EXPECT_THROW(rotary(x, positions - 1, table, table), InputError);
+  EXPECT_THROW(rotary(x, positions.narrow(0, 0, 5), table, table), InputError);
+  EXPECT_THROW(rotary(x, positions.to(at::kInt), table, table), InputError);
+  EXPECT_THROW(rotary(odd, positions, table, table), InputError);
+  EXPECT_THROW(rotary(x, positions, table.narrow(1, 0, 3), table.narrow(1, 0, 3)), InputError);
+
+  at::Tensor keys = at::zeros({3, 2, 8, kCacheBlock}), values = at::zeros({3, 2, kCacheBlock, 8});
+  const at::Tensor slots = at::arange(6);
+  EXPECT_NO_THROW(append_to_cache(x, x, slots, keys, values));
+  EXPECT_THROW(append_to_cache(x, x, slots + 43, keys, values), InputError);
+  EXPECT_THROW(append_to_cache(x, x, slots - 1, keys, values), InputError);
+  EXPECT_THROW(append_to_cache(x, x, slots.narrow(0, 0, 5), keys, values), InputError);
+  EXPECT_THROW(append_to_cache(x, odd, slots, keys, values), InputError);
+  EXPECT_THROW(append_to_cache(x.narrow(1, 0, 1), x.narrow(1, 0, 1), slots, keys, values), InputError);
+  EXPECT_THROW(append_to_cache(x, x, slots, keys, keys), InputError);
+
+  const at::Tensor blocks = at::tensor({0, 1}, at::kInt).view({1, 2});
+  const auto paged = [&](std::vector<std::int64_t> begins, std::vector<std::int64_t> lengths,
+                         const at::Tensor& tables) {
+    return paged_attention(x, keys, values, starts(begins), starts(lengths), tables, {});
+  };
+  EXPECT_NO_THROW(paged({0, 6}, {6}, blocks));
+  EXPECT_THROW(paged({0, 5}, {6}, blocks), InputError);
+  EXPECT_THROW(paged({0, 6}, {5}, blocks), InputError);
+  EXPECT_THROW(paged({0, 6}, {33}, blocks), InputError);
+  EXPECT_THROW(paged({0, 6}, {6, 6}, blocks), InputError);
+  EXPECT_THROW(paged({0, 6}, {6}, blocks + 2), InputError);
+  EXPECT_THROW(paged({0, 6}, {6}, blocks - 1), InputError);
+
+  EXPECT_THROW(ops::linear(at::zeros({3, 7}), at::zeros({5, 8})), InputError);
+  EXPECT_THROW(ops::linear(at::zeros({3, 7}).requires_grad_(), at::zeros({5, 8})), InputError);
+  const PackedWeight packed = PackedWeight::pack(std::vector{at::zeros({5, 8})});
+  EXPECT_THROW(packed.multiply(at::zeros({3, 7})), InputError);
+  EXPECT_THROW(packed.multiply(at::zeros({3, 8}, at::kDouble)), InputError);
+  EXPECT_THROW(PackedWeight().multiply(at::zeros({3, 8})), InputError);
+  EXPECT_THROW(PackedWeight::pack({}), InputError);
+}
 
 TEST(Linear, RowsDoNotDependOnEachOther) {
   at::manual_seed(6);

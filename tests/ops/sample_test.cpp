@@ -246,6 +246,9 @@ TEST(Sample, RefusesOptionsOutOfRange) {
   EXPECT_THROW(draw_one(logits, 1.0, {}), InputError);
   EXPECT_THROW(draw_one(logits, -0.1, {}), InputError);
   EXPECT_THROW(draw_one(at::zeros({4}), 0.5, {}), InputError);
+  const std::vector<Draw> draws(2);
+  Drawn drawn;
+  EXPECT_THROW(sample(logits, draws, {}, {&drawn, 1}), InputError);
 }
 
 // What was drawn, what is asked for and what the loss computes are one number.

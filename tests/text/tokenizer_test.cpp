@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <thread>
 #include <vector>
 
@@ -109,6 +110,29 @@ TEST(Tokenizer, ConfigNamesSpecialTokensAndAddsNewOnes) {
   EXPECT_THROW(tokenizer->decode(TokenIds{425}), InputError);  // between the model and the added tokens
 }
 
+// Bytes that are no UTF-8 beside a token that stands between words only: U+FFFD, which is no part of a word, would do
+// the same.
+TEST(Tokenizer, InvalidUtf8BesideASingleWord) {
+  TemporaryFolder folder;
+  std::filesystem::copy_file(golden("text") / "gemma" / "tokenizer.model", folder / "tokenizer.model");
+  write_text(folder / "tokenizer_config.json",
+             R"({"added_tokens_decoder": {"430": {"content": "<w>", "single_word": true, "lstrip": true}}})");
+  const auto tokenizer = Tokenizer::load(folder.path());
+  const auto count = [&](const std::string& text) { return std::ranges::count(tokenizer->encode(text), 430); };
+  EXPECT_EQ(count("a<w>"), 0);
+  EXPECT_EQ(count("\u00e9<w>"), 0);
+  EXPECT_EQ(count("<w>\u00e9"), 0);
+  EXPECT_EQ(count("- <w> -"), 1);
+  for (const std::string bad :
+       {"\xff", "\x80", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xed\xa0\x80", "a\x80", " \x80\x80"}) {
+    EXPECT_EQ(count(bad + "<w>"), 1) << bad;
+    EXPECT_EQ(count(bad.substr(bad.find_first_not_of("a ")) + "<w>" + bad.substr(bad.find_first_not_of("a "))), 1)
+        << bad;
+    // Nothing of it is white space to be stripped.
+    EXPECT_EQ(tokenizer->encode(bad + "<w>").size(), tokenizer->encode(bad).size() + 1) << bad;
+  }
+}
+
 TEST(Tokenizer, SpecialTokensOfTheConfigOnTopOfTokenizerJson) {
   TemporaryFolder folder;
   std::filesystem::copy_file(golden("text") / "byte_level" / "tokenizer.json", folder / "tokenizer.json");
@@ -207,6 +231,7 @@ TEST(TokenizerParity, GemmaWithoutTokenizerModel) {
 TEST(TokenizerErrors, Files) {
   TemporaryFolder folder;
   EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder / "none"); }), HasSubstr("none: no such folder"));
+  EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder / std::string(300, 'x')); }), HasSubstr("no such folder"));
   EXPECT_THAT(input_error_of([&] { Tokenizer::load(folder.path()); }),
               AllOf(HasSubstr(folder.path().string()), HasSubstr("tokenizer.json")));
   write_text(folder / "tokenizer.json", "{\"model\": ");

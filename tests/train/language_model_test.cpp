@@ -87,6 +87,7 @@ TEST(LanguageModel, LossIsTheWeightedMeanOverTheWholeStep) {
   LanguageModelOptions options = small_options();
   options.batch_tokens = 100000;
   options.steps = 1;
+  options.schedule = {.warmup_ratio = 0.0};
   // All documents fill less than a step: it goes on with the next pass, so give the exact number of tokens.
   options.batch_tokens = 0;
   for (const WeightedDocument& document : list) options.batch_tokens += static_cast<std::int64_t>(document.ids.size());

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/fnv.h"
 #include "base/philox.h"
 #include "sao/base/error.h"
 
@@ -21,15 +22,9 @@ constexpr std::uint64_t mix(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-constexpr std::uint64_t fnv1a(std::string_view text) {
-  std::uint64_t hash = 0xCBF29CE484222325ULL;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
-  return hash;
-}
-
 }  // namespace
 
-Seed Seed::fork(std::string_view name) const { return {mix(mix(value + kGolden) ^ fnv1a(name))}; }
+Seed Seed::fork(std::string_view name) const { return {mix(mix(value + kGolden) ^ detail::fnv1a(name))}; }
 
 // Names and indices start from different constants, so that no index repeats the stream of a name by construction.
 Seed Seed::fork(std::uint64_t index) const { return {mix(mix(value + 2 * kGolden) ^ mix(index + 3 * kGolden))}; }

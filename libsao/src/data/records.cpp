@@ -55,16 +55,19 @@ void split_off_prompt(Preference& record) {
   if (record.plain_text) {
     std::string& chosen = record.chosen[0].content;
     std::string& rejected = record.rejected[0].content;
+    const std::size_t shorter = std::min(chosen.size(), rejected.size());
     const auto differ = std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end());
     std::size_t length = static_cast<std::size_t>(differ.first - chosen.begin());
+    const bool differs = length < shorter;
+    if (!differs && length > 0) length = shorter - 1;
     const auto inside_character = [](const std::string& text, std::size_t at) {
       return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U;
     };
     while (length > 0 && (inside_character(chosen, length) || inside_character(rejected, length))) --length;
     // The blank before an answer belongs to the answer, as in TRL's extract_prompt.
-    if (length > 0 && chosen[length - 1] == ' ') --length;
+    if (differs && length > 0 && chosen[length - 1] == ' ') --length;
     if (length == 0) {
-      throw InputError("no field \"prompt\", and chosen and rejected begin differently, expected a prompt");
+      throw InputError("no field \"prompt\", and chosen and rejected share no beginning, expected a prompt");
     }
     record.prompt = {{.role = "user", .content = chosen.substr(0, length)}};
     chosen.erase(0, length);

@@ -17,6 +17,7 @@
 #include "sao/base/error.h"
 #include "sao/base/statistics.h"
 #include "sao/io/files.h"
+#include "text/utf8.h"
 
 namespace sao {
 namespace {
@@ -67,11 +68,6 @@ std::string without_python_extras(std::string_view text) {
     at += length;
   }
   return result;
-}
-
-double code_points(const std::string& text) {
-  const auto starts = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
-  return static_cast<double>(std::count_if(text.begin(), text.end(), starts));
 }
 
 /// Draws are 1.5; what is no preference is NaN.
@@ -290,8 +286,8 @@ AlpacaAnnotations read_alpaca_annotations(const std::filesystem::path& file) {
                                    preference == row.end() ? "missing" : preference->type_name()));
     }
     annotations.preferences.push_back(preference->is_null() ? kNone : preference->get<double>());
-    annotations.baseline_lengths.push_back(code_points(text("output_1")));
-    annotations.model_lengths.push_back(code_points(text("output_2")));
+    annotations.baseline_lengths.push_back(static_cast<double>(detail::count_characters(text("output_1"))));
+    annotations.model_lengths.push_back(static_cast<double>(detail::count_characters(text("output_2"))));
     const auto one_for_all = [&](const char* field, std::string& value) {
       const std::string found = row.contains(field) ? text(field) : "";
       if (i > 0 && found != value) {
@@ -301,8 +297,8 @@ AlpacaAnnotations read_alpaca_annotations(const std::filesystem::path& file) {
       value = found;
     };
     one_for_all("generator_1", annotations.baseline);
+    one_for_all("generator_2", annotations.model);
     one_for_all("annotator", annotator);
-    if (annotations.model.empty() && row.contains("generator_2")) annotations.model = text("generator_2");
   }
   return annotations;
 }

@@ -2,48 +2,26 @@
 #include "sao/eval/compare.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <limits>
-#include <unordered_set>
 #include <utility>
 
 #include "sao/base/error.h"
 #include "sao/base/statistics.h"
+#include "sao/synth/responses.h"
+#include "text/utf8.h"
 
 namespace sao {
 namespace {
 
-double characters(const std::string& text) {
-  const auto starts_code_point = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
-  return static_cast<double>(std::count_if(text.begin(), text.end(), starts_code_point));
-}
-
-bool is_blank(const std::string& text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string::npos; }
-
-void check_ids(std::span<const Prompt> prompts) {
-  std::unordered_set<std::string_view> seen;
-  for (std::size_t i = 0; i < prompts.size(); ++i) {
-    if (prompts[i].id.empty() || !seen.insert(prompts[i].id).second) {
-      throw InputError(fmt::format("prompts: number {} has the id \"{}\", expected one of its own", i, prompts[i].id));
-    }
-  }
-}
-
-std::vector<Response> answer_once(Generator& generator, std::span<const Prompt> prompts,
-                                  const SamplingOptions& sampling, Seed seed, const char* who) {
-  std::vector<Response> answers(prompts.size());
-  std::vector<GenerationRequest> requests;
-  for (std::size_t i = 0; i < prompts.size(); ++i) {
-    const Seed own = seed.fork(prompts[i].id);
-    answers[i] = {.id = fmt::format("{}-{}", prompts[i].id, who), .prompt_id = prompts[i].id, .seed = own.value};
-    requests.push_back({.prompt_ids = generator.text().encode_prompt(prompts[i].text), .seed = own});
-  }
-  generator.generate(requests, sampling, [&](std::size_t request, std::int64_t, Completion completion) {
-    answers[request].text = generator.text().response_text(completion.ids);
-    answers[request].finish_reason = to_string(completion.finish_reason);
-    answers[request].ids = std::move(completion.ids);
-  });
+std::vector<Response> answer_once(Generator& generator, std::vector<Prompt> prompts, const SamplingOptions& sampling,
+                                  Seed seed, const char* who) {
+  for (Prompt& prompt : prompts) prompt.ids.clear();  // each model has a chat format of its own
+  std::vector<Response> answers =
+      answer_prompts(generator, prompts, {.samples = 1, .sampling = sampling, .seed = seed});
+  for (Response& answer : answers) answer.id = fmt::format("{}-{}", answer.prompt_id, who);
   return answers;
 }
 
@@ -55,14 +33,30 @@ double truncated_share(std::span<const Response> answers) {
 
 }  // namespace
 
+void validate(const CompareOptions& options) {
+  std::vector<std::string> problems;
+  const auto check = [&](const auto& part) {
+    try {
+      validate(part);
+    } catch (const InputError& error) {
+      problems.emplace_back(error.what());
+    }
+  };
+  check(options.sampling);
+  check(options.judge);
+  check(options.length_control);
+  if (!(options.equal_length_tolerance >= 0.0 && options.equal_length_tolerance <= 1.0)) {
+    problems.push_back(fmt::format("equal_length_tolerance: {}, expected 0 to 1", options.equal_length_tolerance));
+  }
+  if (!problems.empty()) throw InputError(fmt::format("CompareOptions: {}", fmt::join(problems, "; ")));
+}
+
 double preference_of(const Verdict& verdict, const Response& model, const Response& baseline) {
-  const std::string& outcome = verdict.outcome;
-  if (outcome == "first" || outcome == "second" || outcome == "tie" || outcome == "inconsistent")
-    return verdict.p_first;
-  if (outcome == "identical") return 0.5;
-  if (outcome == "empty") {
-    const bool model_empty = is_blank(model.text);
-    return model_empty == is_blank(baseline.text) ? 0.5 : model_empty ? 0.0 : 1.0;
+  if (has_probability(verdict)) return verdict.p_first;
+  if (verdict.outcome == "identical") return 0.5;
+  if (verdict.outcome == "empty") {
+    const bool model_empty = detail::strip(model.text).empty();
+    return model_empty == detail::strip(baseline.text).empty() ? 0.5 : model_empty ? 0.0 : 1.0;
   }
   return std::numeric_limits<double>::quiet_NaN();
 }
@@ -70,7 +64,7 @@ double preference_of(const Verdict& verdict, const Response& model, const Respon
 Comparison compare_answers(std::span<const Prompt> prompts, std::vector<Response> model_answers,
                            std::vector<Response> baseline_answers, Generator& judge, const CompareOptions& options,
                            const JudgeTemplates& templates) {
-  check_ids(prompts);
+  validate(options);
   if (model_answers.size() != prompts.size() || baseline_answers.size() != prompts.size()) {
     throw InputError(fmt::format("answers: {} and {} for {} prompts, expected one of each a prompt",
                                  model_answers.size(), baseline_answers.size(), prompts.size()));
@@ -102,8 +96,8 @@ Comparison compare_answers(std::span<const Prompt> prompts, std::vector<Response
   std::vector<double> model_lengths, baseline_lengths;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     result.preferences.push_back(preference_of(result.verdicts[i], model_answers[i], baseline_answers[i]));
-    model_lengths.push_back(characters(model_answers[i].text));
-    baseline_lengths.push_back(characters(baseline_answers[i].text));
+    model_lengths.push_back(static_cast<double>(detail::count_characters(model_answers[i].text)));
+    baseline_lengths.push_back(static_cast<double>(detail::count_characters(baseline_answers[i].text)));
   }
   result.win_rate = win_rate(result.preferences);
   std::vector<double> decisions = result.preferences;
@@ -136,12 +130,12 @@ Comparison compare_answers(std::span<const Prompt> prompts, std::vector<Response
 
 Comparison compare_models(Generator& model, Generator& baseline, Generator& judge, std::span<const Prompt> prompts,
                           const CompareOptions& options, const JudgeTemplates& templates) {
-  check_ids(prompts);
-  validate(options.sampling);
-  validate(options.judge);
+  validate(options);
+  const std::vector<Prompt> questions(prompts.begin(), prompts.end());
   const Seed seed = options.seed.fork("answers");
-  return compare_answers(prompts, answer_once(model, prompts, options.sampling, seed, "model"),
-                         answer_once(baseline, prompts, options.sampling, seed, "baseline"), judge, options, templates);
+  return compare_answers(prompts, answer_once(model, questions, options.sampling, seed, "model"),
+                         answer_once(baseline, questions, options.sampling, seed, "baseline"), judge, options,
+                         templates);
 }
 
 }  // namespace sao

@@ -2,10 +2,12 @@
 #include "sao/eval/win_rate.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "eval/logistic.h"
@@ -161,17 +163,21 @@ WinRate equal_length_win_rate(std::span<const double> preferences, std::span<con
   return win_rate(equal);
 }
 
+void validate(const LengthControlOptions& options) {
+  std::vector<std::string> problems;
+  if (options.bootstrap < 0) problems.push_back(fmt::format("bootstrap: {}, expected 0 or more", options.bootstrap));
+  if (!(options.confidence > 0.0 && options.confidence < 1.0)) {
+    problems.push_back(fmt::format("confidence: {}, expected between 0 and 1", options.confidence));
+  }
+  if (!problems.empty()) throw InputError(fmt::format("LengthControlOptions: {}", fmt::join(problems, "; ")));
+}
+
 LengthControlledWinRate length_controlled_win_rate(std::span<const double> preferences,
                                                    std::span<const double> model_lengths,
                                                    std::span<const double> baseline_lengths,
                                                    const LengthControlOptions& options) {
   check_same_size(preferences.size(), model_lengths.size(), baseline_lengths.size());
-  if (options.bootstrap < 0) {
-    throw InputError(fmt::format("LengthControlOptions: bootstrap: {}, expected 0 or more", options.bootstrap));
-  }
-  if (!(options.confidence > 0.0 && options.confidence < 1.0)) {
-    throw InputError(fmt::format("LengthControlOptions: confidence: {}, expected between 0 and 1", options.confidence));
-  }
+  validate(options);
   Rows rows;
   for (std::size_t i = 0; i < preferences.size(); ++i) {
     check_preference(preferences[i], i);

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <new>
 #include <optional>
@@ -15,6 +16,7 @@
 #include <utility>
 
 #include "generate/executor.h"
+#include "generate/memory.h"
 #include "generate/prompt_tree.h"
 #include "generate/request.h"
 #include "generate/scheduler.h"
@@ -25,17 +27,6 @@
 
 namespace sao {
 namespace {
-
-void validate(const EngineOptions& options) {
-  std::vector<std::string> problems;
-  const auto at_least_one = [&](const char* name, std::int64_t value) {
-    if (value < 1) problems.push_back(fmt::format("{} is {}, expected at least 1", name, value));
-  };
-  at_least_one("max_batch", options.max_batch);
-  at_least_one("prefill_tokens", options.prefill_tokens);
-  at_least_one("cache_bytes", options.cache_bytes);
-  if (!problems.empty()) throw InputError(fmt::format("engine options: {}", fmt::join(problems, "; ")));
-}
 
 // Runs `work`; memory that ran out becomes a ResourceError that says what to lower.
 template <class Work>
@@ -79,7 +70,32 @@ class Session {
   bool succeeded_ = false;
 };
 
+// NaN and infinities come from weights that hold some, or from a dtype that overflows; not every product refuses them.
+std::vector<std::vector<double>> finite(const char* where, std::vector<std::vector<double>> results) {
+  for (std::size_t r = 0; r < results.size(); ++r) {
+    for (const double log_prob : results[r]) {
+      if (std::isfinite(log_prob)) continue;
+      throw InputError(
+          fmt::format("{}: request {}: a log-probability is {}, expected numbers; the model's weights hold NaN or "
+                      "infinite values, or its dtype overflows",
+                      where, r, log_prob));
+    }
+  }
+  return results;
+}
+
 }  // namespace
+
+void validate(const EngineOptions& options) {
+  std::vector<std::string> problems;
+  const auto at_least = [&](std::int64_t least, const char* name, std::int64_t value) {
+    if (value < least) problems.push_back(fmt::format("{} is {}, expected at least {}", name, value, least));
+  };
+  at_least(1, "max_batch", options.max_batch);
+  at_least(1, "prefill_tokens", options.prefill_tokens);
+  at_least(0, "cache_bytes", options.cache_bytes);
+  if (!problems.empty()) throw InputError(fmt::format("engine options: {}", fmt::join(problems, "; ")));
+}
 
 struct Engine::Impl {
   CausalLM model;
@@ -88,6 +104,8 @@ struct Engine::Impl {
   detail::ModelExecutor executor;
   EngineStats stats = {};
   std::optional<KvCache> cache = {};
+  std::int64_t most_blocks = 0;  // that the cache may have in this call
+  OnToken on_token = {};
   bool busy = false;
 
   Impl(CausalLM model_, ChatTokenizer text_, const EngineOptions& options_)
@@ -126,16 +144,26 @@ struct Engine::Impl {
   }
 
   std::int64_t block_bytes() const { return KvCache::bytes_per_block(model.config(), model.dtype()); }
-  std::int64_t most_blocks() const {
-    return std::min<std::int64_t>(options.cache_bytes / block_bytes(), std::numeric_limits<std::int32_t>::max());
+
+  // To be called first: what is free may change from call to call, but not within one.
+  void limit_cache() {
+    std::int64_t bytes = options.cache_bytes;
+    if (bytes == 0) {
+      const std::int64_t own = cache ? cache->total_blocks() * block_bytes() : 0;
+      bytes = std::max(own, (detail::free_memory(model.device()) + own) / 2);
+    }
+    most_blocks = std::min<std::int64_t>(bytes / block_bytes(), std::numeric_limits<std::int32_t>::max());
   }
 
   // Sees to an empty cache of the useful size, within the limit.
   void prepare_cache(const char* where, const detail::CacheNeed& need) {
-    const std::int64_t blocks = std::min(most_blocks(), need.useful);
+    const std::int64_t blocks = std::min(most_blocks, need.useful);
+    if (const std::int64_t fitting = blocks / need.least; blocks < need.useful && fitting < options.max_batch) {
+      stats.fitting = stats.fitting > 0 ? std::min(stats.fitting, fitting) : fitting;
+    }
     if (cache && cache->total_blocks() >= blocks) return;
     cache.reset();
-    translating_out_of_memory(where, "lower cache_bytes",
+    translating_out_of_memory(where, "set cache_bytes, or lower it",
                               [&] { cache.emplace(model.config(), blocks, model.dtype(), model.device()); });
   }
 
@@ -146,18 +174,19 @@ struct Engine::Impl {
     for (const detail::ScheduledRequest& request : requests) prompts.push_back(request.prompt);
     detail::PromptTree tree = detail::build_prompt_tree(prompts, kKvBlockSize);
     detail::CacheNeed need = detail::cache_need(requests, tree, scheduling);
-    if (need.least > most_blocks()) {  // sharing costs a part-filled block for each node on the way
+    if (need.least > most_blocks) {  // sharing costs a part-filled block for each node on the way
       tree = detail::build_prompt_tree(prompts, std::numeric_limits<std::int64_t>::max());
       need = detail::cache_need(requests, tree, scheduling);
     }
-    if (need.least > most_blocks()) {
+    if (need.least > most_blocks) {
       const detail::ScheduledRequest& largest = requests[need.largest];
       throw ResourceError(
           fmt::format("{}: request {} ({} prompt tokens, up to {} new ones) needs {} bytes of KV cache, expected at "
-                      "most cache_bytes = {}; "
-                      "raise cache_bytes{}",
+                      "most {}; raise cache_bytes{}",
                       where, need.largest, largest.prompt.size(), largest.max_new_tokens, need.least * block_bytes(),
-                      options.cache_bytes, largest.samples > 0 ? " or lower max_new_tokens" : ""));
+                      options.cache_bytes > 0 ? fmt::format("cache_bytes = {}", options.cache_bytes)
+                                              : fmt::format("{}, half of the free memory", most_blocks * block_bytes()),
+                      largest.samples > 0 ? " or lower max_new_tokens" : ""));
     }
     prepare_cache(where, need);
     return tree;
@@ -278,6 +307,7 @@ Engine::~Engine() = default;
 const ChatTokenizer& Engine::text() const { return impl_->text; }
 std::int64_t Engine::max_tokens() const { return impl_->context(); }
 const EngineStats& Engine::stats() const { return impl_->stats; }
+void Engine::set_on_token(OnToken on_token) { impl_->on_token = std::move(on_token); }
 
 void Engine::generate(std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
                       const OnCompletion& on_completion) {
@@ -300,6 +330,7 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
   if (requests.empty()) return;
 
   Session session(impl.busy, impl.cache, kWhere);
+  impl.limit_cache();
   const detail::SchedulerOptions scheduling =
       impl.scheduler_options(sampling.ignore_eos ? TokenIds{} : impl.text.stop_ids());
   detail::PromptTree tree = impl.prepare(kWhere, scheduled, scheduling);
@@ -323,6 +354,11 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
       }
       ops::sample(logits, draws, sample_options, std::span(drawn).subspan(first, next - first));
     });
+    if (impl.on_token) {
+      for (std::size_t i = 0; i < drawn.size(); ++i) {
+        impl.on_token(plan.draws[i].request, plan.draws[i].sample, drawn[i].id);
+      }
+    }
     for (detail::Finished& finished : scheduler.commit(drawn)) {
       on_completion(finished.request, finished.sample, std::move(finished.completion));
     }
@@ -362,9 +398,10 @@ std::vector<std::vector<double>> Engine::score(std::span<const ScoreRequest> req
   std::size_t distinct = 0;
   for (const detail::PromptNode& node : tree.nodes) distinct += static_cast<std::size_t>(node.end - node.begin);
   const detail::CacheNeed need = detail::cache_need(scheduled, tree, scheduling);
-  if (distinct * 4 > tokens * 3 || need.least > impl.most_blocks()) {
+  impl.limit_cache();
+  if (distinct * 4 > tokens * 3 || need.least > impl.most_blocks) {
     impl.score_packed(kWhere, requests, contexts, results);
-    return results;
+    return finite(kWhere, std::move(results));
   }
   for (std::size_t r = 0; r < requests.size(); ++r) results[r].resize(requests[r].response_ids.size());
   Session session(impl.busy, impl.cache, kWhere);
@@ -380,6 +417,7 @@ std::vector<std::vector<double>> Engine::score(std::span<const ScoreRequest> req
       [&](const detail::PlannedRead& read, std::span<const double> found) {
         results[read.request][index_of(read)] = found[0];
       });
+  results = finite(kWhere, std::move(results));
   session.succeed();
   return results;
 }
@@ -398,6 +436,7 @@ std::vector<std::vector<double>> Engine::next_token_log_probs(std::span<const Ne
   if (requests.empty()) return results;
 
   Session session(impl.busy, impl.cache, kWhere);
+  impl.limit_cache();
   const detail::SchedulerOptions scheduling = impl.scheduler_options({});
   detail::PromptTree tree = impl.prepare(kWhere, scheduled, scheduling);
   impl.read(
@@ -406,6 +445,7 @@ std::vector<std::vector<double>> Engine::next_token_log_probs(std::span<const Ne
       [&](const detail::PlannedRead& read, std::span<const double> found) {
         results[read.request].assign(found.begin(), found.end());
       });
+  results = finite(kWhere, std::move(results));
   session.succeed();
   return results;
 }

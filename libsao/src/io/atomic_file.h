@@ -7,6 +7,9 @@
 
 namespace sao::detail {
 
+/// Stands in the names of files and folders that have not got their own yet; these names begin with a dot.
+inline constexpr std::string_view kTemporaryMark = ".sao-partial-";
+
 /// Written piece by piece; commit() gives it its name. Without commit the destructor removes it.
 class AtomicFile {
  public:

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fnv.h"
 #include "io/atomic_file.h"
 #include "sao/base/error.h"
 
@@ -23,13 +24,14 @@ namespace sao {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kTemporaryMark = ".sao-partial-";
+using detail::kTemporaryMark;
+constexpr std::string_view kReplacedMark = ".sao-replaced-";  // a folder on its way out, whole until then
 
-/// ".<name>.sao-partial-<process>-<number>" beside `path`.
-fs::path temporary_neighbour(const fs::path& path) {
+/// ".<name><mark><process>-<number>" beside `path`, another name each time. A process of an earlier container may have
+/// left a file of that name: its maker goes on to the next.
+fs::path neighbour(const fs::path& path, std::string_view mark) {
   static std::atomic<unsigned> next{0};
-  return path.parent_path() /
-         fmt::format(".{}{}{}-{}", path.filename().string(), kTemporaryMark, ::getpid(), next.fetch_add(1));
+  return path.parent_path() / fmt::format(".{}{}{}-{}", path.filename().string(), mark, ::getpid(), next.fetch_add(1));
 }
 
 fs::path without_trailing_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
@@ -38,11 +40,12 @@ fs::path parent_or_here(const fs::path& path) { return path.has_parent_path() ? 
 
 /// Devices, pipes and what /dev/stdout stands for: renaming over these would destroy them.
 bool is_stream(const fs::path& path) {
-  const fs::file_status status = fs::status(path);
-  if (fs::exists(status) && !fs::is_regular_file(status)) return true;
-  const std::string absolute = fs::absolute(path).lexically_normal().string();
-  return fs::exists(status) && (absolute.starts_with("/dev/") || absolute.starts_with("/proc/")) &&
-         fs::is_symlink(path);
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) return false;
+  if (!fs::is_regular_file(status)) return true;
+  const std::string absolute = fs::absolute(path, error).lexically_normal().string();
+  return (absolute.starts_with("/dev/") || absolute.starts_with("/proc/")) && fs::is_symlink(path, error);
 }
 
 class Descriptor {
@@ -78,11 +81,28 @@ void for_each_piece(const fs::path& path, Each&& each) {
   }
 }
 
-constexpr std::uint64_t kFnvOffset = 0xCBF29CE484222325ULL;
+/// A new folder beside `target`, under a temporary name.
+fs::path make_temporary_folder(const fs::path& target) {
+  constexpr mode_t kMode = 0777;  // the umask takes away from it
+  for (;;) {
+    fs::path temporary = neighbour(target, kTemporaryMark);
+    if (::mkdir(temporary.c_str(), kMode) == 0) return temporary;
+    if (errno != EEXIST) detail::throw_system_error("cannot make", target, errno);
+  }
+}
 
-std::uint64_t fnv1a(std::uint64_t hash, std::string_view bytes) {
-  for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001B3ULL;
-  return hash;
+/// Gives the folder `fresh` the name `target`; returns where what had that name is now.
+fs::path replace_folder(const fs::path& fresh, const fs::path& target) {
+#ifdef RENAME_EXCHANGE
+  if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) return fresh;
+#endif
+  // The file system cannot swap names: between the two renames remove_unfinished knows how to go back.
+  const fs::path old = neighbour(target, kReplacedMark);
+  if (::rename(target.c_str(), old.c_str()) != 0) detail::throw_system_error("cannot replace", target, errno);
+  if (::rename(fresh.c_str(), target.c_str()) == 0) return old;
+  const int error = errno;
+  ::rename(old.c_str(), target.c_str());
+  detail::throw_system_error("cannot make", target, error);
 }
 
 }  // namespace
@@ -110,14 +130,17 @@ void sync_folder(const fs::path& folder) {
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   constexpr mode_t kMode = 0666;  // the umask takes away from it
-  if (fs::is_directory(path_)) throw_system_error("cannot write", path_, EISDIR);
+  std::error_code error;
+  if (fs::is_directory(path_, error)) throw_system_error("cannot write", path_, EISDIR);
   if (is_stream(path_)) {
-    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
     if (descriptor_ < 0) throw_system_error("cannot write", path_, errno);
     return;
   }
-  temporary_ = temporary_neighbour(path_);
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode);
+  do {
+    temporary_ = neighbour(path_, kTemporaryMark);
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode);
+  } while (descriptor_ < 0 && errno == EEXIST);
   if (descriptor_ < 0) throw_system_error("cannot write", path_, errno);
 }
 
@@ -161,25 +184,20 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
 
 void write_folder_atomically(const fs::path& folder, const std::function<void(const fs::path& temporary)>& fill) {
   const fs::path target = without_trailing_slash(folder);
-  const fs::path temporary = temporary_neighbour(target);
-  const fs::path old = temporary_neighbour(target);
   std::error_code error;
-  if (fs::exists(target) && !fs::is_directory(target)) detail::throw_system_error("cannot write", target, ENOTDIR);
+  const fs::file_status status = fs::status(target, error);
+  if (fs::exists(status) && !fs::is_directory(status)) detail::throw_system_error("cannot write", target, ENOTDIR);
   fs::create_directories(parent_or_here(target), error);
-  if (error || !fs::create_directory(temporary, error)) {
-    detail::throw_system_error("cannot make", target, error ? error.value() : EEXIST);
-  }
+  if (error) detail::throw_system_error("cannot make", target, error.value());
+  const fs::path temporary = make_temporary_folder(target);
   try {
     fill(temporary);
     detail::sync_folder(temporary);
-    const bool replaces = fs::exists(target);
-    if (replaces) fs::rename(target, old);
-    fs::rename(temporary, target, error);
-    if (error) {
-      if (replaces) fs::rename(old, target);
-      detail::throw_system_error("cannot make", target, error.value());
+    if (::rename(temporary.c_str(), target.c_str()) != 0) {  // fails where there is more than an empty folder
+      if (errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR)
+        detail::throw_system_error("cannot make", target, errno);
+      fs::remove_all(replace_folder(temporary, target), error);
     }
-    fs::remove_all(old, error);
     detail::sync_folder(parent_or_here(target));
   } catch (const fs::filesystem_error& failure) {
     fs::remove_all(temporary, error);
@@ -196,20 +214,33 @@ void remove_unfinished(const fs::path& folder) {
   for (auto entry = fs::recursive_directory_iterator(folder, error);
        !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (!name.starts_with('.') || name.find(kTemporaryMark) == std::string::npos) continue;
+    if (!name.starts_with('.')) continue;
+    if (name.find(kTemporaryMark) == std::string::npos && name.find(kReplacedMark) == std::string::npos) continue;
     found.push_back(entry->path());
     entry.disable_recursion_pending();
   }
-  for (const fs::path& path : found) fs::remove_all(path, error);
+  for (const fs::path& path : found) {
+    // A folder that was replaced goes back where the new one did not get its name.
+    const std::string name = path.filename().string();
+    const std::size_t mark = name.find(kReplacedMark);
+    if (mark != std::string::npos) {
+      const fs::path target = path.parent_path() / name.substr(1, mark - 1);
+      if (!fs::exists(fs::symlink_status(target, error))) {
+        fs::rename(path, target, error);
+        continue;
+      }
+    }
+    fs::remove_all(path, error);
+  }
 }
 
 std::string fingerprint_file(const fs::path& path) {
-  std::uint64_t hash = kFnvOffset;
-  for_each_piece(path, [&](std::string_view piece) { hash = fnv1a(hash, piece); });
+  std::uint64_t hash = detail::kFnvOffset;
+  for_each_piece(path, [&](std::string_view piece) { hash = detail::fnv1a(piece, hash); });
   return fmt::format("{:016x}", hash);
 }
 
-std::string fingerprint(std::string_view bytes) { return fmt::format("{:016x}", fnv1a(kFnvOffset, bytes)); }
+std::string fingerprint(std::string_view bytes) { return fmt::format("{:016x}", detail::fnv1a(bytes)); }
 
 struct AppendFile::Impl {
   fs::path path;

@@ -4,13 +4,13 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <map>
 #include <system_error>
 
 #include "io/atomic_file.h"
 #include "io/json.h"
+#include "io/paths.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 
@@ -24,11 +24,6 @@ constexpr std::uint64_t kMaxIndexBytes = 100'000'000;
 
 fs::path shard_name(std::size_t number, std::size_t count) {
   return fmt::format("model-{:05}-of-{:05}.safetensors", number, count);
-}
-
-/// Whether a file name is one that write_checkpoint gives to a shard.
-bool is_shard_name(std::string_view name) {
-  return name.starts_with("model-") && name.ends_with(".safetensors") && name.find("-of-") != std::string_view::npos;
 }
 
 }  // namespace
@@ -68,7 +63,7 @@ struct CheckpointReader::Impl {
       }
       auto found = shards.find(shard);
       if (found == shards.end()) {
-        if (!fs::exists(folder / shard)) {
+        if (!detail::exists(folder / shard)) {
           throw InputError(
               fmt::format("{}: shard \"{}\" is not in the folder, expected all files of the weight_map", where, shard));
         }
@@ -86,16 +81,16 @@ struct CheckpointReader::Impl {
 CheckpointReader CheckpointReader::open(const fs::path& folder) {
   auto impl = std::make_shared<Impl>();
   impl->folder = folder;
-  if (!fs::is_directory(folder)) {
+  if (!detail::is_folder(folder)) {
     throw InputError(fmt::format("{}: no such folder, expected a Hugging Face model folder", folder.string()));
   }
-  if (fs::exists(folder / kSingleFile)) {
+  if (detail::exists(folder / kSingleFile)) {
     impl->read_single(folder / kSingleFile);
-  } else if (fs::exists(folder / kIndexFile)) {
+  } else if (detail::exists(folder / kIndexFile)) {
     impl->read_sharded(folder / kIndexFile);
   } else {
     const bool pickled =
-        fs::exists(folder / "pytorch_model.bin") || fs::exists(folder / "pytorch_model.bin.index.json");
+        detail::exists(folder / "pytorch_model.bin") || detail::exists(folder / "pytorch_model.bin.index.json");
     throw InputError(fmt::format("{}: no weights, expected {} or {}{}", folder.string(), kSingleFile, kIndexFile,
                                  pickled ? "; convert pytorch_model.bin to safetensors" : ""));
   }
@@ -112,6 +107,11 @@ const TensorInfo& CheckpointReader::info(const std::string& name) const { return
 at::Tensor CheckpointReader::tensor(const std::string& name) const { return impl_->file(name).tensor(name); }
 
 void write_checkpoint(const fs::path& folder, const NamedTensors& tensors, std::uint64_t max_shard_bytes) {
+  for (const std::string_view name : {kSingleFile, kIndexFile}) {
+    if (detail::exists(folder / name)) {
+      throw InputError(fmt::format("{}: holds {} already, expected a folder without weights", folder.string(), name));
+    }
+  }
   std::vector<NamedTensors> shards(1);
   std::uint64_t shard_bytes = 0;
   std::uint64_t total_bytes = 0;
@@ -126,31 +126,17 @@ void write_checkpoint(const fs::path& folder, const NamedTensors& tensors, std::
     total_bytes += bytes;
   }
 
-  std::vector<fs::path> written;
-  if (shards.size() == 1) {
-    write_safetensors(folder / kSingleFile, shards[0]);
-    written = {kSingleFile};
-  } else {
-    detail::OrderedJson weight_map = detail::OrderedJson::object();
-    std::map<std::string, std::string> sorted;
-    for (std::size_t i = 0; i < shards.size(); ++i) {
-      const fs::path name = shard_name(i + 1, shards.size());
-      write_safetensors(folder / name, shards[i]);
-      written.push_back(name);
-      for (const auto& entry : shards[i]) sorted[entry.first] = name.string();
-    }
-    for (const auto& [tensor, shard] : sorted) weight_map[tensor] = shard;
-    const detail::OrderedJson index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}};
-    write_file_atomically(folder / kIndexFile, detail::dump_json_pretty(index));
-    written.emplace_back(kIndexFile);
+  if (shards.size() == 1) return write_safetensors(folder / kSingleFile, shards[0]);
+  detail::OrderedJson weight_map = detail::OrderedJson::object();
+  std::map<std::string, std::string> sorted;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const fs::path name = shard_name(i + 1, shards.size());
+    write_safetensors(folder / name, shards[i]);
+    for (const auto& entry : shards[i]) sorted[entry.first] = name.string();
   }
-
-  // Files of an earlier checkpoint would be read instead of the new ones, or beside them.
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const bool ours = name == kSingleFile || name == kIndexFile || is_shard_name(name);
-    if (ours && std::find(written.begin(), written.end(), name) == written.end()) fs::remove(entry.path());
-  }
+  for (const auto& [tensor, shard] : sorted) weight_map[tensor] = shard;
+  const detail::OrderedJson index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}};
+  write_file_atomically(folder / kIndexFile, detail::dump_json_pretty(index));
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
@@ -160,7 +146,7 @@ void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   std::error_code error;
   if (fs::equivalent(from, to, error)) return;
   for (const std::string_view name : kFiles) {
-    if (!fs::exists(from / name)) continue;
+    if (!detail::exists(from / name)) continue;
     fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing, error);
     if (error) detail::throw_system_error("cannot write", to / name, error.value());
   }

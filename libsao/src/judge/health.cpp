@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <string_view>
 #include <unordered_map>
@@ -11,6 +10,8 @@
 
 #include "sao/base/error.h"
 #include "sao/base/statistics.h"
+#include "sao/judge/judge.h"
+#include "text/utf8.h"
 
 namespace sao {
 namespace {
@@ -26,18 +27,11 @@ double entropy_bits(double p) {
 
 double mean_or_zero(const std::vector<double>& values) { return values.empty() ? 0.0 : mean(values); }
 
-double characters(const Response& response) {
-  const auto starts_code_point = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
-  return static_cast<double>(std::count_if(response.text.begin(), response.text.end(), starts_code_point));
-}
+double characters(const Response& response) { return static_cast<double>(detail::count_characters(response.text)); }
 
 double tokens(const Response& response) { return static_cast<double>(response.ids.size()); }
 
 bool is_decided(const Verdict& verdict) { return verdict.outcome == "first" || verdict.outcome == "second"; }
-
-bool has_p(const Verdict& verdict) {
-  return is_decided(verdict) || verdict.outcome == "tie" || verdict.outcome == "inconsistent";
-}
 
 using ResponsesById = std::unordered_map<std::string_view, const Response*>;
 
@@ -57,7 +51,7 @@ LengthPreference length_preference(std::span<const Verdict> verdicts, const Resp
   for (const Verdict& verdict : verdicts) {
     const double difference = length(response_of(responses, verdict.first_id, verdict)) -
                               length(response_of(responses, verdict.second_id, verdict));
-    if (!has_p(verdict)) continue;
+    if (!has_probability(verdict)) continue;
     p.push_back(verdict.p_first);
     differences.push_back(difference);
     if (!is_decided(verdict)) continue;
@@ -84,7 +78,7 @@ JudgeHealth judge_health(std::span<const Verdict> verdicts, std::span<const Resp
   std::int64_t agreeing = 0;
   for (const Verdict& verdict : verdicts) {
     ++health.outcomes[verdict.outcome];
-    if (has_p(verdict)) margin.push_back(std::abs(verdict.p_first - 0.5));
+    if (has_probability(verdict)) margin.push_back(std::abs(verdict.p_first - 0.5));
     if (verdict.p_as_first) entropy.push_back(entropy_bits(*verdict.p_as_first));
     if (verdict.p_as_second) entropy.push_back(entropy_bits(*verdict.p_as_second));
     if (verdict.p_as_first && verdict.p_as_second) {

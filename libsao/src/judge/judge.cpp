@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "sao/base/error.h"
+#include "text/utf8.h"
 
 namespace sao {
 namespace {
@@ -26,19 +27,13 @@ struct Showing {
   std::optional<double> p = {};  // that the response shown first is better; empty = unparsable
 };
 
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos; }
-
-std::string_view without_blanks_at_ends(std::string_view text) {
-  if (is_blank(text)) return {};
-  const std::size_t begin = text.find_first_not_of(" \t\r\n\f\v");
-  return text.substr(begin, text.find_last_not_of(" \t\r\n\f\v") - begin + 1);
-}
-
 /// Outcome of an item that needs no judge; empty when it needs one.
 std::string outcome_without_judge(const JudgeItem& item, const JudgeOptions& options) {
-  if (is_blank(item.first) || is_blank(item.second)) return "empty";
+  const std::string_view first = detail::strip(item.first);
+  const std::string_view second = detail::strip(item.second);
+  if (first.empty() || second.empty()) return "empty";
   if (item.truncated && !options.judge_truncated) return "truncated";
-  if (without_blanks_at_ends(item.first) == without_blanks_at_ends(item.second)) return "identical";
+  if (first == second) return "identical";
   return {};
 }
 
@@ -160,7 +155,7 @@ std::vector<std::string> turn_markers(const ChatTokenizer& text) {
 std::string defused(std::string text, const std::vector<std::string>& markers) {
   for (const std::string& marker : markers) {
     for (std::size_t at = text.find(marker); at != std::string::npos; at = text.find(marker, at + 1)) {
-      text.insert(at + 1, " ");
+      text.insert(at + 1, 1, ' ');
     }
   }
   return text;
@@ -192,12 +187,13 @@ Compact compact(std::string_view text) {
 
 bool is_word_character(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-/// Whether `pattern` stands in `text` and ends with a word there (so that "1 > 2" is not found in "1 > 20").
+/// Whether `pattern` stands in `text` as words of its own ("1 > 2" does not in "1 > 20" and "21 > 2").
 bool says(std::string_view original, const Compact& text, const std::string& pattern) {
+  const auto inside_a_word = [&](std::size_t at) {  // of the original, at this place and before it
+    return at > 0 && at < original.size() && is_word_character(original[at - 1]) && is_word_character(original[at]);
+  };
   for (std::size_t at = text.text.find(pattern); at != std::string::npos; at = text.text.find(pattern, at + 1)) {
-    const std::size_t next = text.place[at + pattern.size() - 1] + 1;
-    if (next >= original.size() || !is_word_character(original[next]) || !is_word_character(original[next - 1]))
-      return true;
+    if (!inside_a_word(text.place[at]) && !inside_a_word(text.place[at + pattern.size() - 1] + 1)) return true;
   }
   return false;
 }
@@ -220,6 +216,11 @@ void validate(const JudgeOptions& options) {
   }
   if (!problems.empty()) throw InputError(fmt::format("JudgeOptions: {}", fmt::join(problems, "; ")));
   if (options.mode == "text") validate(options.sampling);
+}
+
+bool has_probability(const Verdict& verdict) {
+  const std::string& outcome = verdict.outcome;
+  return outcome == "first" || outcome == "second" || outcome == "tie" || outcome == "inconsistent";
 }
 
 VerdictTokens verdict_tokens(const ChatTokenizer& text, const JudgeTemplates& templates) {

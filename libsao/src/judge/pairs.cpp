@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "sao/base/error.h"
+#include "sao/judge/judge.h"
 
 namespace sao {
 namespace {
@@ -20,11 +21,6 @@ struct Match {
   const Response* first = nullptr;
   const Response* second = nullptr;
 };
-
-bool has_p(const Verdict& verdict) {
-  return verdict.outcome == "first" || verdict.outcome == "second" || verdict.outcome == "tie" ||
-         verdict.outcome == "inconsistent";
-}
 
 /// Why this verdict makes no pair; "kept" when it does.
 std::string outcome_of(const Match& match, const PairOptions& options) {
@@ -74,7 +70,7 @@ Match best_against_worst(std::span<const Match> matches, bool& intransitive) {
   for (const Match& match : matches) {
     score_of(match.first);  // also those without any probability take part, in their order
     score_of(match.second);
-    if (!has_p(*match.verdict)) continue;
+    if (!has_probability(*match.verdict)) continue;
     const auto add = [](Score& score, double p) {
       score.sum += p;
       ++score.matches;
@@ -95,7 +91,7 @@ Match best_against_worst(std::span<const Match> matches, bool& intransitive) {
     const bool reversed = match.second == best && match.first == worst->response;
     if (!same && !reversed) continue;
     const double p_best = same ? match.verdict->p_first : 1.0 - match.verdict->p_first;
-    intransitive = has_p(*match.verdict) && p_best < 0.5;
+    intransitive = has_probability(*match.verdict) && p_best < 0.5;
     return match;
   }
   intransitive = true;  // the two never met
@@ -104,11 +100,15 @@ Match best_against_worst(std::span<const Match> matches, bool& intransitive) {
 
 }  // namespace
 
-PreferencePairs build_pairs(std::span<const Prompt> prompts, std::span<const Response> responses,
-                            std::span<const Verdict> verdicts, const PairOptions& options) {
+void validate(const PairOptions& options) {
   if (!(options.min_margin >= 0.0 && options.min_margin <= 0.5)) {
     throw InputError(fmt::format("PairOptions: min_margin: {}, expected 0 to 0.5", options.min_margin));
   }
+}
+
+PreferencePairs build_pairs(std::span<const Prompt> prompts, std::span<const Response> responses,
+                            std::span<const Verdict> verdicts, const PairOptions& options) {
+  validate(options);
   std::unordered_map<std::string_view, const Response*> response_by_id;
   for (const Response& response : responses) response_by_id[response.id] = &response;
   std::unordered_map<std::string_view, std::vector<Match>> matches_by_prompt;

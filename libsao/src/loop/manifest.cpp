@@ -2,7 +2,7 @@
 #include "loop/manifest.h"
 
 #include <fmt/format.h>
-#include <torch/headeronly/version.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <array>

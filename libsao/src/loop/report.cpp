@@ -73,14 +73,38 @@ struct RoundFiles {
   std::vector<Verdict> verdicts = {};
   std::vector<Preference> pairs = {};
   std::vector<Json> metrics = {};
+  Json outcomes = {};
   Json eval = {};
   std::vector<Response> answers = {};
   std::optional<JudgeHealth> health = {};
 };
 
+/// Calls `each` with every line of a file, where it is there. What stands behind the last newline is left out: another
+/// process may be writing it.
+void for_each_whole_line(const fs::path& file, const std::function<void(std::string_view)>& each) {
+  if (!fs::exists(file)) return;
+  const std::string text = read_file(file);
+  std::size_t number = 0, end = 0;
+  for (std::size_t begin = 0; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    ++number;
+    if (end == begin) continue;
+    try {
+      each(std::string_view(text).substr(begin, end - begin));
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}:{}: {}", file.string(), number, error.what()));
+    }
+  }
+}
+
 template <class Record>
 std::vector<Record> read_if_there(const fs::path& file) {
-  return fs::exists(file) ? read_jsonl<Record>(file) : std::vector<Record>{};
+  std::vector<Record> records;
+  for_each_whole_line(file, [&](std::string_view line) { from_json_line(line, records.emplace_back()); });
+  return records;
+}
+
+Json read_object_if_there(const fs::path& file) {
+  return fs::exists(file) ? detail::parse_json_object(read_file(file), file.string()) : Json();
 }
 
 RoundFiles read_round(const fs::path& folder, std::int64_t number) {
@@ -90,13 +114,10 @@ RoundFiles read_round(const fs::path& folder, std::int64_t number) {
   round.verdicts = read_if_there<Verdict>(folder / "verdicts.jsonl");
   round.pairs = read_if_there<Preference>(folder / "pairs.jsonl");
   round.answers = read_if_there<Response>(folder / "eval_answers.jsonl");
-  if (fs::exists(folder / "metrics.jsonl")) {
-    for_each_line(folder / "metrics.jsonl",
-                  [&](std::string_view line) { round.metrics.push_back(detail::parse_json_object(line, "")); });
-  }
-  if (fs::exists(folder / "eval.json")) {
-    round.eval = detail::parse_json_object(read_file(folder / "eval.json"), (folder / "eval.json").string());
-  }
+  for_each_whole_line(folder / "metrics.jsonl",
+                      [&](std::string_view line) { round.metrics.push_back(detail::parse_json_object(line, "")); });
+  round.outcomes = read_object_if_there(folder / "outcomes.json");
+  round.eval = read_object_if_there(folder / "eval.json");
   if (!round.verdicts.empty()) round.health = judge_health(round.verdicts, round.responses);
   return round;
 }
@@ -134,6 +155,16 @@ std::string counts_table(const char* name, const std::map<std::string, std::int6
                     percent(static_cast<double>(count) / static_cast<double>(std::max<std::int64_t>(total, 1)))});
   }
   return html_table({name, "number", "share"}, rows);
+}
+
+/// The counts that outcomes.json has of "prompts" or "pairs"; empty where there are none.
+std::string outcomes_table(const RoundFiles& round, const char* what, const char* name) {
+  if (!round.outcomes.is_object() || !round.outcomes.contains(what)) return {};
+  std::map<std::string, std::int64_t> counts;
+  for (const auto& [reason, count] : round.outcomes[what].items()) {
+    if (count.is_number_integer()) counts[reason] = count.get<std::int64_t>();
+  }
+  return counts_table(name, counts);
 }
 
 std::string rounds_table(const std::vector<RoundFiles>& rounds) {
@@ -378,8 +409,14 @@ std::string render_report(const fs::path& run_folder) {
                                      {"the longer response wins", percent(health.characters.longer_wins_share)},
                                      {"winner longer by, tokens", shown(health.tokens.mean_difference, "{:+.1f}")}});
     }
-    if (!round.pairs.empty()) html += "<h3>Preference pairs</h3>\n" + pairs_table(round);
-    if (!round.metrics.empty()) html += "<h3>Training</h3>\n" + training_charts(round);
+    if (const std::string counts = outcomes_table(round, "prompts", "prompts that gave a pair (kept), or why not");
+        !round.pairs.empty() || !counts.empty()) {
+      html += "<h3>Preference pairs</h3>\n" + counts + (round.pairs.empty() ? "" : pairs_table(round));
+    }
+    if (!round.metrics.empty()) {
+      html += "<h3>Training</h3>\n" + outcomes_table(round, "pairs", "pairs that were trained on, or why not") +
+              training_charts(round);
+    }
   }
   html += "<h2>Manifest</h2>\n<details><summary>All settings, seeds, versions and fingerprints</summary><pre>" +
           escape_html(detail::dump_json_pretty(detail::OrderedJson::parse(read_file(manifest_path)))) +

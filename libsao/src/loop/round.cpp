@@ -21,6 +21,7 @@
 #include "sao/loop/report.h"
 #include "sao/loop/training.h"
 #include "sao/model/causal_lm.h"
+#include "text/utf8.h"
 
 namespace sao {
 namespace fs = std::filesystem;
@@ -36,7 +37,7 @@ struct PromptText {
 void from_json_line(std::string_view line, PromptText& record) {
   const detail::Json object = detail::parse_json_object(line, "");
   record.text = detail::get_field<std::string>(object, "prompt", "");
-  if (record.text.find_first_not_of(" \t\r\n") == std::string::npos) {
+  if (detail::strip(record.text).empty()) {
     detail::throw_field_error("", "prompt", object["prompt"], "a text that is not blank");
   }
 }
@@ -74,7 +75,7 @@ struct Run::Impl {
   };
 
   RunSettings settings;
-  RunFolder folder;
+  std::optional<RunFolder> folder;  // opened when the inputs are known to be good
   LogSink log;
   ProgressSink progress;
   PromptTemplates prompt_templates;
@@ -89,16 +90,17 @@ struct Run::Impl {
 
   Impl(const fs::path& path, const RunSettings& run_settings, const RunFolderOptions& options, LogSink log_sink,
        ProgressSink progress_sink)
-      : settings(validated(run_settings)),
-        folder(path, options),
-        log(std::move(log_sink)),
-        progress(std::move(progress_sink)) {
+      : settings(validated(run_settings)), log(std::move(log_sink)), progress(std::move(progress_sink)) {
+    RunFolder::check(path, options);  // before large files are read
     const fs::path templates = settings.templates;
     prompt_templates = templates.empty() ? find_prompt_templates(settings.model) : load_prompt_templates(templates);
     judge_templates = templates.empty() ? find_judge_templates(settings.model) : load_judge_templates(templates);
+    if (settings.judge.mode == "probability") check_verdicts(settings.judge_model);
+    if (evaluates() && settings.eval.compare.judge.mode == "probability") check_verdicts(settings.eval.judge);
     const std::string manifest = detail::manifest_json(settings);
     draw_all_personas();
-    folder.fix_manifest(manifest);
+    folder.emplace(path, options);
+    folder->fix_manifest(manifest);
     write_personas();
     plan();
   }
@@ -113,6 +115,11 @@ struct Run::Impl {
 
   bool evaluates() const { return settings.eval.count > 0 || !settings.eval.prompts.empty(); }
   bool evaluation_from_file() const { return !settings.eval.prompts.empty(); }
+
+  /// The verdicts must be told apart by the tokens of the judge, whose folder is `judge` (empty: the base).
+  void check_verdicts(const std::string& judge) const {
+    verdict_tokens(ChatTokenizer::load(judge.empty() ? settings.model : judge), judge_templates);
+  }
 
   // The evaluation's personas come first, so that more rounds would not change them.
   void draw_all_personas() {
@@ -140,8 +147,8 @@ struct Run::Impl {
   }
 
   void write_personas() const {
-    if (personas.empty() || fs::exists(folder.path() / "personas.jsonl")) return;
-    write_file_atomically(folder.path() / "personas.jsonl", to_jsonl(personas));
+    if (personas.empty() || fs::exists(folder->path() / "personas.jsonl")) return;
+    write_file_atomically(folder->path() / "personas.jsonl", to_jsonl(personas));
   }
 
   void plan() {
@@ -163,7 +170,7 @@ struct Run::Impl {
       add("training", &Impl::train);
       if (evaluates()) add("evaluation", &Impl::evaluate);
     }
-    stages.push_back({"report", [this] { write_report(folder.path()); }});
+    stages.push_back({"report", [this] { write_report(folder->path()); }});
   }
 
   bool step() {
@@ -177,7 +184,7 @@ struct Run::Impl {
   /// Where round `round` starts; the model of round 0 is the base.
   fs::path start_of(std::int64_t round) const { return model_of(round - 1); }
   fs::path model_of(std::int64_t round) const {
-    return round == 0 ? fs::path(settings.model) : folder.round(round) / "model";
+    return round == 0 ? fs::path(settings.model) : folder->round(round) / "model";
   }
 
   Loaded& load(const fs::path& model) {
@@ -206,21 +213,28 @@ struct Run::Impl {
     const std::size_t items = work(engine);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const EngineStats& stats = engine.stats();
+    if (stats.fitting > 0) {
+      say(LogLevel::kInfo, fmt::format("the KV cache had room for {} sequences at one time, of engine.max_batch {}",
+                                       stats.fitting, settings.engine.max_batch));
+    }
     write_timing(where, {{"stage", stage},
                          {"items", items},
                          {"seconds", seconds},
                          {"prompt_tokens", stats.prompt_tokens},
                          {"generated_tokens", stats.generated_tokens},
+                         {"fitting", stats.fitting},
                          {"engine", detail::options_to_json(settings.engine)}});
   }
 
   // Prompts
 
-  /// Attempts `first` to `first + count - 1` into `file`, each with its outcome.
+  /// Attempts `first` to `first + count - 1` into `file`, each with its outcome. What repeats a text of `held_out`, or
+  /// nearly, is dropped.
   void attempt_prompts(const fs::path& file, const fs::path& model, std::span<const Persona> voices, std::size_t first,
-                       std::size_t count, Seed seed, const fs::path& where) {
+                       std::size_t count, Seed seed, const fs::path& where, std::span<const Prompt> held_out) {
     RecordFile<Prompt> prompts(file);
     PromptFilter filter(settings.prompts.filters);
+    for (const Prompt& prompt : held_out) filter.decide(prompt.text);
     const auto decide = [&](const Prompt& prompt) {
       const bool cut = prompt.outcome == "truncated" || prompt.outcome == "no_room";
       return cut ? prompt.outcome : filter.decide(prompt.text);
@@ -250,16 +264,17 @@ struct Run::Impl {
   }
 
   void write_prompts(std::int64_t round) {
-    const fs::path where = folder.round(round);
+    const fs::path where = folder->round(round);
     const std::span<const Persona> voices =
         std::span<const Persona>(personas).subspan(std::min(evaluation_personas, personas.size()));
     const std::size_t first = static_cast<std::size_t>(round - 1) * attempts;
     attempt_prompts(where / "prompts.jsonl", start_of(round), voices, first, attempts,
-                    detail::round_seed(settings.seed, round, "prompts"), where);
+                    detail::round_seed(settings.seed, round, "prompts"), where,
+                    evaluates() ? kept_evaluation_prompts() : std::vector<Prompt>{});
   }
 
   std::vector<Prompt> prompts_of(std::int64_t round) const {
-    const fs::path file = folder.round(round) / "prompts.jsonl";
+    const fs::path file = folder->round(round) / "prompts.jsonl";
     std::vector<Prompt> kept = kept_prompts(read_jsonl<Prompt>(file));
     if (kept.empty()) {
       throw InputError(
@@ -294,7 +309,7 @@ struct Run::Impl {
   }
 
   void write_responses(std::int64_t round) {
-    const fs::path where = folder.round(round);
+    const fs::path where = folder->round(round);
     ResponseOptions options = settings.responses;
     options.seed = detail::round_seed(settings.seed, round, "responses");
     options.weights_version = round - 1;
@@ -304,7 +319,7 @@ struct Run::Impl {
   // Verdicts and pairs
 
   void write_verdicts(std::int64_t round) {
-    const fs::path where = folder.round(round);
+    const fs::path where = folder->round(round);
     const fs::path file = where / "verdicts.jsonl";
     const std::vector<Prompt> prompts = prompts_of(round);
     const std::vector<Response> responses = read_jsonl<Response>(where / "responses.jsonl");
@@ -334,11 +349,12 @@ struct Run::Impl {
   }
 
   void write_pairs(std::int64_t round) {
-    const fs::path where = folder.round(round);
+    const fs::path where = folder->round(round);
     const fs::path file = where / "pairs.jsonl";
-    if (fs::exists(file)) return;
+    if (fs::exists(file)) return;  // written last
     const PreferencePairs built = build_pairs(prompts_of(round), read_jsonl<Response>(where / "responses.jsonl"),
                                               read_jsonl<Verdict>(where / "verdicts.jsonl"), settings.pairs);
+    write_outcomes(where, "prompts", built.outcomes);
     if (built.pairs.empty()) {
       throw InputError(fmt::format("{}: the verdicts give no preference pair ({}), expected at least one",
                                    where.string(), counts_to_text(built.outcomes)));
@@ -347,34 +363,48 @@ struct Run::Impl {
     say(LogLevel::kInfo, counts_to_text(built.outcomes));
   }
 
+  /// Puts counts into outcomes.json, beside those of the stages before.
+  static void write_outcomes(const fs::path& where, const char* what,
+                             const std::map<std::string, std::int64_t>& counts) {
+    const fs::path file = where / "outcomes.json";
+    detail::Json all = detail::Json::object();  // sorted, so that another order of writing gives the same bytes
+    if (fs::exists(file)) all = detail::parse_json_object(read_file(file), file.string());
+    all[what] = counts;
+    write_file_atomically(file, detail::dump_json_pretty(OrderedJson(all)));
+  }
+
   // Training
 
   void train(std::int64_t round) {
-    const fs::path where = folder.round(round);
+    const fs::path where = folder->round(round);
     const fs::path start = start_of(round);
     if (!fs::exists(where / "model")) {
       const std::vector<Preference> rows = read_jsonl<Preference>(where / "pairs.jsonl");
-      prepare_checkpoints(where / "checkpoints", where / "metrics.jsonl", settings.train.checkpoint);
       const Loaded policy = load(start);
       loaded.reset();  // its weights change from here on
       TrainerOptions options = settings.train;
       options.seed = detail::round_seed(settings.seed, round, "train");
-      options.max_length = usable_length(options, policy.model.config());
+      ++options.checkpoint.keep;  // see train_to_end
       std::optional<CausalLM> reference;
       if (needs_reference(options.loss) && settings.reference == "base" && round > 1)
         reference = load_model(settings.model);
       {
         Trainer trainer(policy.model, tokenize_pairs(rows, policy.text), options, std::move(reference));
         trainer.set_progress(progress);
+        std::map<std::string, std::int64_t> counts = trainer.dropped();
+        counts["trained"] = static_cast<std::int64_t>(trainer.pairs().size());
+        write_outcomes(where, "pairs", counts);
         if (!trainer.dropped().empty()) {
           say(LogLevel::kWarning, fmt::format("{} pairs are trained on, others not: {}", trainer.pairs().size(),
                                               counts_to_text(trainer.dropped())));
         }
-        train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", [&](const Trainer& stepped) {
-          write_timing(where,
-                       {{"stage", stage}, {"step", stepped.steps_done()}, {"tokens/s", stepped.tokens_per_second()}});
-          tell(static_cast<std::size_t>(stepped.steps_done()), static_cast<std::size_t>(stepped.total_steps()));
-        });
+        train_to_end(
+            trainer, where / "checkpoints", where / "metrics.jsonl", settings.train.checkpoint,
+            [&](const Trainer& stepped) {
+              write_timing(
+                  where, {{"stage", stage}, {"step", stepped.steps_done()}, {"tokens/s", stepped.tokens_per_second()}});
+              tell(static_cast<std::size_t>(stepped.steps_done()), static_cast<std::size_t>(stepped.total_steps()));
+            });
         const TrainMetrics& last = trainer.metrics();
         if (last.step > 0) {
           say(LogLevel::kInfo, fmt::format("{} steps on {} pairs; last: loss {:.4f}, reward accuracy {:.3f}", last.step,
@@ -385,7 +415,7 @@ struct Run::Impl {
     }
     // The templates that the run was made with belong to its models.
     const fs::path templates = where / "model" / "sao_templates.json";
-    if (!settings.templates.empty() && !fs::equivalent(start, where / "model")) {
+    if (!settings.templates.empty()) {
       const std::string bytes = read_file(settings.templates);
       if (!fs::exists(templates) || read_file(templates) != bytes) write_file_atomically(templates, bytes);
     }
@@ -394,7 +424,7 @@ struct Run::Impl {
   // Evaluation
 
   fs::path evaluation_folder() const {
-    const fs::path where = folder.path() / "eval";
+    const fs::path where = folder->path() / "eval";
     std::error_code error;
     fs::create_directories(where, error);
     if (error) throw ResourceError(fmt::format("cannot make {}: {}", where.string(), error.message()));
@@ -406,7 +436,7 @@ struct Run::Impl {
     if (!evaluation_from_file()) {
       const std::span<const Persona> voices = std::span<const Persona>(personas).subspan(0, evaluation_personas);
       attempt_prompts(file, settings.model, voices, 0, static_cast<std::size_t>(settings.eval.count),
-                      detail::evaluation_seed(settings.seed).fork("prompts"), evaluation_folder());
+                      detail::evaluation_seed(settings.seed).fork("prompts"), evaluation_folder(), {});
       return;
     }
     if (fs::exists(file)) return;
@@ -439,11 +469,11 @@ struct Run::Impl {
   }
 
   fs::path evaluation_answers(std::int64_t round) const {
-    return round == 0 ? evaluation_folder() / "answers.jsonl" : folder.round(round) / "eval_answers.jsonl";
+    return round == 0 ? evaluation_folder() / "answers.jsonl" : folder->round(round) / "eval_answers.jsonl";
   }
 
   void evaluate(std::int64_t round) {
-    const fs::path where = folder.round(round);
+    const fs::path where = folder->round(round);
     if (fs::exists(where / "eval.json")) return;
     answer_evaluation(model_of(round), evaluation_answers(round), round, where);
 

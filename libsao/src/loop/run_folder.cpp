@@ -11,6 +11,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "io/atomic_file.h"
 #include "io/json.h"
 #include "sao/base/error.h"
 
@@ -21,25 +22,11 @@ namespace {
 constexpr const char* kLock = ".lock";
 constexpr const char* kManifest = "manifest.json";
 
-/// Takes away the field with the dotted name, where it is there.
-void erase_field(detail::Json& value, std::string_view name) {
-  detail::Json* object = &value;
-  for (;;) {
-    const std::size_t dot = name.find('.');
-    const std::string key(name.substr(0, dot));
-    if (!object->is_object() || !object->contains(key)) return;
-    if (dot == std::string_view::npos) {
-      object->erase(key);
-      return;
-    }
-    object = &(*object)[key];
-    name.remove_prefix(dot + 1);
-  }
-}
-
+/// Whether there is more than what a process leaves that is killed before it has written the manifest.
 bool holds_files(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().filename() != kLock) return true;
+    const std::string name = entry.path().filename().string();
+    if (name != kLock && name.find(detail::kTemporaryMark) == std::string::npos) return true;
   }
   return false;
 }
@@ -55,13 +42,19 @@ struct RunFolder::Impl {
   }
 };
 
-RunFolder::RunFolder(const fs::path& folder, const RunFolderOptions& options) : impl_(std::make_unique<Impl>()) {
-  constexpr mode_t kMode = 0666;
-  impl_->path = folder;
+void RunFolder::check(const fs::path& folder, const RunFolderOptions& options) {
   std::error_code error;
-  const bool existed = fs::exists(folder);
+  fs::path present = fs::absolute(folder).lexically_normal();  // the part of the path that is there already
+  while (!fs::exists(present, error) && present.has_relative_path()) present = present.parent_path();
+  const bool existed = fs::exists(folder, error);
   if (existed && !fs::is_directory(folder)) {
     throw InputError(fmt::format("{}: not a folder, expected a run folder", folder.string()));
+  }
+  if (!fs::is_directory(present)) {
+    throw ResourceError(fmt::format("cannot make {}: {} is no folder", folder.string(), present.string()));
+  }
+  if (::access(present.c_str(), W_OK | X_OK) != 0) {
+    throw ResourceError(fmt::format("cannot write {}: {}", present.string(), std::strerror(errno)));
   }
   if (existed && !options.resume && holds_files(folder)) {
     throw InputError(
@@ -71,6 +64,13 @@ RunFolder::RunFolder(const fs::path& folder, const RunFolderOptions& options) : 
     throw InputError(
         fmt::format("{}: holds files but no {}, expected the folder of a run", folder.string(), kManifest));
   }
+}
+
+RunFolder::RunFolder(const fs::path& folder, const RunFolderOptions& options) : impl_(std::make_unique<Impl>()) {
+  constexpr mode_t kMode = 0666;
+  check(folder, options);
+  impl_->path = folder;
+  std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw ResourceError(fmt::format("cannot make {}: {}", folder.string(), error.message()));
   impl_->lock = ::open((folder / kLock).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kMode);
@@ -98,18 +98,14 @@ fs::path RunFolder::round(std::int64_t number) const {
   return folder;
 }
 
-void RunFolder::fix_manifest(std::string_view manifest_json, const std::vector<std::string>& ignored) {
+void RunFolder::fix_manifest(std::string_view manifest_json) {
   const fs::path path = impl_->path / kManifest;
   if (!fs::exists(path)) {
     write_file_atomically(path, manifest_json);
     return;
   }
-  detail::Json saved = detail::parse_json_object(read_file(path), path.string());
-  detail::Json now = detail::parse_json_object(manifest_json, "manifest");
-  for (const std::string& name : ignored) {
-    erase_field(saved, name);
-    erase_field(now, name);
-  }
+  const detail::Json saved = detail::parse_json_object(read_file(path), path.string());
+  const detail::Json now = detail::parse_json_object(manifest_json, "manifest");
   const std::vector<std::string> differences = detail::json_differences(saved, now, "in the run", "now");
   if (differences.empty()) return;
   throw InputError(fmt::format("{}: {}; resume with the run's own settings and inputs, or start a new folder",

@@ -43,8 +43,9 @@ void validate(const RunSettings& settings) {
   check("responses.sampling", [&] { validate(settings.responses.sampling); });
   check("judge", [&] { validate(settings.judge); });
   check("train", [&] { validate(settings.train); });
-  check("eval.compare.sampling", [&] { validate(settings.eval.compare.sampling); });
-  check("eval.compare.judge", [&] { validate(settings.eval.compare.judge); });
+  check("pairs", [&] { validate(settings.pairs); });
+  check("eval.compare", [&] { validate(settings.eval.compare); });
+  check("engine", [&] { validate(settings.engine); });
   if (!problems.empty()) throw InputError("run settings: " + problems);
 }
 

@@ -14,13 +14,16 @@
 #include <mutex>
 #include <numbers>
 #include <set>
+#include <system_error>
 
+#include "io/paths.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "sao/io/hf_folder.h"
 #include "sao/ops/attention.h"
 #include "sao/ops/cuda.h"
 #include "sao/ops/linear.h"
+#include "sao/ops/log_probs.h"
 #include "sao/ops/pointwise.h"
 
 namespace sao {
@@ -50,6 +53,10 @@ struct LayerWeights {
 // The same matrices packed for the CPU's inference kernel; those with the same input as one.
 struct PackedLayer {
   ops::PackedWeight qkv, o, gate_up, down;
+};
+struct PackedModel {
+  std::vector<PackedLayer> layers;
+  ops::PackedWeight output;
 };
 
 struct Weights {
@@ -256,8 +263,7 @@ struct CausalLM::Impl {
   std::mutex mutex;  // guards what is made on demand below
   RotaryTable rope;
   std::int64_t rope_positions = 0;
-  std::vector<PackedLayer> packed_layers;
-  ops::PackedWeight packed_output;
+  std::shared_ptr<const PackedModel> packed_model;  // held by every pass that uses it
   std::int64_t packed_stamp = -1;
 
   at::Tensor frequencies;  // [D / 2]
@@ -285,23 +291,33 @@ struct CausalLM::Impl {
   }
 
   // The packed weights for inference, made anew when weights changed; null where the kernel does not apply.
-  const std::vector<PackedLayer>* packed() {
+  std::shared_ptr<const PackedModel> packed() {
     if (!ops::PackedWeight::supports(weights.embedding)) return nullptr;
     const std::lock_guard lock(mutex);
     std::int64_t stamp = version;
     for (const auto& [name, tensor] : parameters) stamp += tensor._version();
-    if (stamp == packed_stamp) return &packed_layers;
-    packed_layers.resize(weights.layers.size());
-    for (std::size_t i = 0; i < weights.layers.size(); ++i) {
-      const LayerWeights& w = weights.layers[i];
-      packed_layers[i] = {.qkv = ops::PackedWeight::pack(std::vector{w.q, w.k, w.v}),
-                          .o = ops::PackedWeight::pack(std::vector{w.o}),
-                          .gate_up = ops::PackedWeight::pack(std::vector{w.gate, w.up}),
-                          .down = ops::PackedWeight::pack(std::vector{w.down})};
+    if (packed_model != nullptr && stamp == packed_stamp) return packed_model;
+    packed_model.reset();  // before the new one is made: there is room for one
+    auto made = std::make_shared<PackedModel>();
+    for (const LayerWeights& w : weights.layers) {
+      made->layers.push_back({.qkv = ops::PackedWeight::pack(std::vector{w.q, w.k, w.v}),
+                              .o = ops::PackedWeight::pack(std::vector{w.o}),
+                              .gate_up = ops::PackedWeight::pack(std::vector{w.gate, w.up}),
+                              .down = ops::PackedWeight::pack(std::vector{w.down})});
     }
-    packed_output = ops::PackedWeight::pack(std::vector{weights.output});
+    made->output = ops::PackedWeight::pack(std::vector{weights.output});
     packed_stamp = stamp;
-    return &packed_layers;
+    packed_model = std::move(made);
+    return packed_model;
+  }
+
+  void drop_packed() {
+    const std::lock_guard lock(mutex);
+    packed_model.reset();
+  }
+
+  bool differentiable(const at::Tensor& hidden) const {
+    return at::GradMode::is_enabled() && (hidden.requires_grad() || weights.output.requires_grad());
   }
 
   at::Tensor embed(const at::Tensor& ids) const {
@@ -322,18 +338,50 @@ struct CausalLM::Impl {
                          {.eps = config.rms_norm_eps, .zero_centered = config.zero_centered_norm});
   }
 
+  // What tensors hold is looked at on the CPU only, where packs and plans are made.
+  void check_ids(const at::Tensor& ids, std::int64_t expected, const char* of) const {
+    if (ids.dim() != 1 || ids.scalar_type() != at::kLong || ids.size(0) != expected) {
+      throw InputError(fmt::format("CausalLM::hidden: ids [{}] {} for {} {}, expected as many int64",
+                                   fmt::join(ids.sizes(), ", "), at::toString(ids.scalar_type()), expected, of));
+    }
+    if (!ids.device().is_cpu()) return;
+    const at::Tensor row = ids.contiguous();
+    const std::int64_t* id = row.const_data_ptr<std::int64_t>();
+    for (std::int64_t i = 0; i < expected; ++i) {
+      if (id[i] < 0 || id[i] >= config.vocab_size) {
+        throw InputError(fmt::format("CausalLM::hidden: token id {} at place {}, expected 0 to {}", id[i], i,
+                                     config.vocab_size - 1));
+      }
+    }
+  }
+
+  void check_context(std::int64_t longest) const {
+    if (longest > config.max_position_embeddings) {
+      throw InputError(
+          fmt::format("CausalLM::hidden: a sequence of {} tokens, expected at most {}, the model's context", longest,
+                      config.max_position_embeddings));
+    }
+  }
+
   // Runs all layers over a pack; `observe` sees the embeddings and every layer's output.
   at::Tensor run(const PackedTokens& tokens, const std::function<void(const at::Tensor&)>& observe) {
+    check_ids(tokens.ids, tokens.positions.numel(), "positions");
     const at::Tensor ids = tokens.ids.to(device()), positions = tokens.positions.to(device());
-    const std::int64_t longest = tokens.tokens() == 0 ? 0 : tokens.positions.max().item<std::int64_t>() + 1;
+    std::int64_t longest = 0;
+    if (tokens.tokens() > 0) {
+      const auto [least, most] = at::aminmax(tokens.positions);
+      if (least.item<std::int64_t>() < 0) throw InputError("CausalLM::hidden: a negative position, expected 0 or more");
+      longest = most.item<std::int64_t>() + 1;
+    }
+    check_context(longest);
     const RotaryTable rope_table = rotary_table(longest);
     const bool training = at::GradMode::is_enabled();
-    const std::vector<PackedLayer>* packed_weights = training ? nullptr : packed();
+    const std::shared_ptr<const PackedModel> held = training ? nullptr : packed();
 
     at::Tensor h = embed(ids);
     if (observe) observe(h);
     for (std::size_t i = 0; i < weights.layers.size(); ++i) {
-      const PackedLayer* packed_layer = packed_weights == nullptr ? nullptr : &(*packed_weights)[i];
+      const PackedLayer* packed_layer = held == nullptr ? nullptr : &held->layers[i];
       const auto layer = [this, i, packed_layer, positions, rope_table,
                           starts = tokens.starts](const at::Tensor& input) {
         const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
@@ -405,6 +453,7 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
 }
 
 CausalLM CausalLM::random(const ModelConfig& config, Seed seed, const LoadOptions& options, double initializer_range) {
+  validate(config);
   auto impl = std::make_shared<Impl>();
   impl->config = config;
   const at::Device device = device_of(options.device);
@@ -434,10 +483,14 @@ at::ScalarType CausalLM::dtype() const { return impl_->weights.embedding.scalar_
 const at::Tensor& CausalLM::output_weight() const { return impl_->weights.output; }
 const NamedTensors& CausalLM::parameters() const { return impl_->parameters; }
 void CausalLM::set_activation_checkpointing(bool enabled) { impl_->activation_checkpointing = enabled; }
-void CausalLM::weights_changed() const { ++impl_->version; }
+void CausalLM::weights_changed() const {
+  impl_->drop_packed();
+  ++impl_->version;
+}
 std::int64_t CausalLM::weights_version() const { return impl_->version; }
 
 void CausalLM::set_requires_grad(bool requires_grad) const {
+  if (requires_grad) impl_->drop_packed();
   for (const auto& [name, tensor] : impl_->parameters) tensor.set_requires_grad(requires_grad);
 }
 
@@ -452,10 +505,12 @@ std::vector<at::Tensor> CausalLM::hidden_states(const PackedTokens& tokens) cons
 at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep& step) const {
   const at::NoGradGuard no_grad;
   Impl& impl = *impl_;
+  impl.check_ids(ids, step.slots.size(0), "slots");
   const std::int64_t* lengths = step.lengths.const_data_ptr<std::int64_t>();
   const std::int64_t longest = *std::max_element(lengths, lengths + step.lengths.size(0));
+  impl.check_context(longest);
   const RotaryTable rope = impl.rotary_table(longest);
-  const std::vector<PackedLayer>* packed = impl.packed();
+  const std::shared_ptr<const PackedModel> packed = impl.packed();
   const at::Tensor positions = step.positions.to(impl.device());
 
   at::Tensor h = impl.embed(ids.to(impl.device()));
@@ -467,23 +522,30 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
       return ops::paged_attention(q, keys, values, step.starts, step.lengths, step.block_tables,
                                   impl.attention_options(i));
     };
-    h = decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &(*packed)[i], h, positions,
-                      rope, attend);
+    h = decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &packed->layers[i], h,
+                      positions, rope, attend);
   }
   return impl.final_norm(h);
 }
 
 at::Tensor CausalLM::logits(const at::Tensor& hidden) const {
-  const bool differentiable = at::GradMode::is_enabled() && (hidden.requires_grad() || output_weight().requires_grad());
   const double cap = impl_->config.final_logit_softcapping;
-  if (differentiable || impl_->packed() == nullptr) {
+  const std::shared_ptr<const PackedModel> packed = impl_->differentiable(hidden) ? nullptr : impl_->packed();
+  if (packed == nullptr) {
     at::Tensor logits = at::linear(hidden, output_weight());
     if (cap > 0.0) logits = at::tanh(logits / cap) * cap;
     return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
   }
-  at::Tensor logits = impl_->packed_output.multiply(hidden);
+  at::Tensor logits = packed->output.multiply(hidden);
   if (cap > 0.0) ops::softcap_(logits, cap);
   return logits;
+}
+
+at::Tensor CausalLM::log_probs(const at::Tensor& hidden, const at::Tensor& targets, std::int64_t chunk_tokens) const {
+  const std::shared_ptr<const PackedModel> packed = impl_->differentiable(hidden) ? nullptr : impl_->packed();
+  return ops::log_probs(hidden, output_weight(), targets.to(device()),
+                        {.logit_softcap = impl_->config.final_logit_softcapping, .chunk_tokens = chunk_tokens},
+                        packed == nullptr ? nullptr : &packed->output);
 }
 
 CausalLM CausalLM::clone_frozen() const {
@@ -505,6 +567,14 @@ void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::
 
 void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from,
                     DType dtype) const {
+  std::error_code error;
+  if (detail::is_folder(folder) && !std::filesystem::is_empty(folder, error) &&
+      !detail::exists(folder / "config.json")) {
+    throw InputError(
+        fmt::format("{}: holds files but no config.json, expected an empty folder, a new one or a model's, which is "
+                    "replaced with everything in it",
+                    folder.string()));
+  }
   write_folder_atomically(folder, [&](const std::filesystem::path& temporary) {
     NamedTensors tensors;
     for (const auto& [name, tensor] : impl_->parameters)

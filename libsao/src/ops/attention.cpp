@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "ops/checks.h"
 #include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "ops/reference.h"
@@ -32,11 +33,73 @@ bool has_kernel(const at::Tensor& q) {
   return on_cpu(q) || (q.size(2) <= cuda::kWidestHead && cuda::kernels_for(q) != nullptr);
 }
 
-void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+// Half precision on the CPU: computed in float32, whose kernel needs no memory that grows with the square of the
+// length.
+bool is_widened(const at::Tensor& q) {
+  return q.device().is_cpu() && (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf);
+}
+
+bool alike(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.device() == b.device();
+}
+
+void check_packed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts) {
   if (q.dim() != 3 || k.dim() != 3 || !k.sizes().equals(v.sizes()) || q.size(0) != k.size(0) ||
-      q.size(2) != k.size(2) || q.size(1) % k.size(1) != 0) {
+      q.size(2) != k.size(2) || k.size(1) < 1 || q.size(1) % k.size(1) != 0 || !alike(q, k) || !alike(q, v) ||
+      !starts.device().is_cpu()) {
     throw InputError(
-        "packed_attention: expected q [T, heads, D] and k, v [T, kv_heads, D] with heads a multiple of kv_heads");
+        fmt::format("packed_attention: q {}, k {}, v {}, expected q [T, heads, D] and k, v [T, kv_heads, D] of one "
+                    "dtype and device, with heads a multiple of kv_heads, and starts on the CPU",
+                    describe(q), describe(k), describe(v)));
+  }
+  check_starts("packed_attention", starts, q.size(0));
+}
+
+// keys [blocks, kv_heads, D, kCacheBlock], values [blocks, kv_heads, kCacheBlock, D]
+bool is_cache(const at::Tensor& keys, const at::Tensor& values) {
+  return keys.dim() == 4 && values.dim() == 4 && keys.size(3) == kCacheBlock && keys.size(1) > 0 &&
+         keys.transpose(2, 3).sizes().equals(values.sizes()) && alike(keys, values) && keys.is_contiguous() &&
+         values.is_contiguous();
+}
+
+void check_append(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, const at::Tensor& keys,
+                  const at::Tensor& values) {
+  if (!is_cache(keys, values) || k.dim() != 3 || !k.sizes().equals(v.sizes()) || k.size(1) != keys.size(1) ||
+      k.size(2) != keys.size(2) || slots.dim() != 1 || slots.size(0) != k.size(0) || slots.scalar_type() != at::kLong ||
+      !slots.is_contiguous()) {
+    throw InputError(fmt::format(
+        "append_to_cache: k {}, v {}, slots {}, keys {}, values {}, expected k, v [T, kv_heads, D], slots "
+        "[T] int64, keys [blocks, kv_heads, D, {}], values [blocks, kv_heads, {}, D]",
+        describe(k), describe(v), describe(slots), describe(keys), describe(values), kCacheBlock, kCacheBlock));
+  }
+  check_range("append_to_cache", "slot", slots, keys.size(0) * kCacheBlock);
+}
+
+void check_paged(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& starts,
+                 const at::Tensor& lengths, const at::Tensor& block_tables) {
+  if (!is_cache(keys, values) || !alike(q, keys) || q.dim() != 3 || q.size(2) != keys.size(2) ||
+      q.size(1) % keys.size(1) != 0 || lengths.dim() != 1 || lengths.scalar_type() != at::kLong ||
+      !lengths.is_contiguous() || starts.numel() != lengths.size(0) + 1 || block_tables.dim() != 2 ||
+      block_tables.scalar_type() != at::kInt || block_tables.size(0) != lengths.size(0) ||
+      !block_tables.is_contiguous()) {
+    throw InputError(
+        fmt::format("paged_attention: q {}, keys {}, values {}, starts {}, lengths {}, block_tables {}, expected q [T, "
+                    "heads, D], keys [blocks, kv_heads, D, {}], values [blocks, kv_heads, {}, D] of one dtype, starts "
+                    "[S + 1] and lengths [S] int64, block_tables [S, max_blocks] int32",
+                    describe(q), describe(keys), describe(values), describe(starts), describe(lengths),
+                    describe(block_tables), kCacheBlock, kCacheBlock));
+  }
+  check_starts("paged_attention", starts, q.size(0));
+  check_range("paged_attention", "length", lengths, block_tables.size(1) * kCacheBlock + 1);
+  check_range("paged_attention", "block", block_tables, keys.size(0));
+  if (!starts.device().is_cpu() || !lengths.device().is_cpu()) return;
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  for (std::int64_t s = 0; s < lengths.size(0); ++s) {
+    const std::int64_t length = lengths.const_data_ptr<std::int64_t>()[s];
+    if (length < start[s + 1] - start[s]) {
+      throw InputError(fmt::format("paged_attention: length {} of sequence {}, expected at least its {} new tokens",
+                                   length, s, start[s + 1] - start[s]));
+    }
   }
 }
 
@@ -226,11 +289,32 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   }
 };
 
+// One sequence at a time, its blocks of the cache in float32.
+at::Tensor paged_widened(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                         const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
+                         const AttentionOptions& options) {
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  const std::int64_t* length = lengths.const_data_ptr<std::int64_t>();
+  at::Tensor out = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
+  for (std::int64_t s = 0; s < lengths.size(0); ++s) {
+    const std::int64_t count = start[s + 1] - start[s], blocks = (length[s] + B - 1) / B;
+    const at::Tensor table = block_tables[s].narrow(0, 0, blocks);
+    out.narrow(0, start[s], count)
+        .copy_(paged_attention(q.narrow(0, start[s], count).to(at::kFloat), keys.index_select(0, table).to(at::kFloat),
+                               values.index_select(0, table).to(at::kFloat), at::tensor({std::int64_t{0}, count}),
+                               lengths.narrow(0, s, 1), at::arange(blocks, at::kInt).unsqueeze(0), options));
+  }
+  return out;
+}
+
 }  // namespace
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
                             const AttentionOptions& options) {
-  check_shapes(q, k, v);
+  check_packed(q, k, v, starts);
+  if (is_widened(q)) {
+    return packed_attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), starts, options).to(q.scalar_type());
+  }
   if (!has_kernel(q)) return reference::packed_attention(q, k, v, starts, options);
   if (at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad())) {
     return PackedAttention::apply(q, k, v, starts, options.scale, options.softcap, options.window);
@@ -240,6 +324,7 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
 
 void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
                      at::Tensor& values) {
+  check_append(k, v, slots, keys, values);
   const std::int64_t kv_heads = keys.size(1), head_dim = keys.size(2), tokens = k.size(0);
   if (const cuda::Table* gpu = cuda::kernels_for(keys); gpu != nullptr && k.scalar_type() == keys.scalar_type()) {
     return gpu->append_to_cache(k, v, slots, keys, values);
@@ -251,7 +336,7 @@ void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor&
     values.permute({0, 2, 1, 3}).index_put_({block, offset}, v.to(values.scalar_type()));
     return;
   }
-  const at::Tensor k_rows = rows_contiguous(k), v_rows = rows_contiguous(v);
+  const at::Tensor k_rows = rows_contiguous(k.to(at::kFloat)), v_rows = rows_contiguous(v.to(at::kFloat));
   const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
   float* key_data = keys.mutable_data_ptr<float>();
   float* value_data = values.mutable_data_ptr<float>();
@@ -272,6 +357,8 @@ void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor&
 at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const at::Tensor& values,
                            const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                            const AttentionOptions& options) {
+  check_paged(q_in, keys, values, starts, lengths, block_tables);
+  if (is_widened(q_in)) return paged_widened(q_in, keys, values, starts, lengths, block_tables, options);
   if (!has_kernel(q_in)) return reference::paged_attention(q_in, keys, values, starts, lengths, block_tables, options);
   if (const cuda::Table* gpu = cuda::kernels_for(q_in)) {
     return gpu->paged_attention(q_in, keys, values, starts, lengths, block_tables, options);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "ops/checks.h"
 #include "ops/kernels.h"
 #include "sao/base/error.h"
 
@@ -18,6 +19,7 @@ bool PackedWeight::supports(const at::Tensor& weight) {
 }
 
 PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights) {
+  if (weights.empty()) throw InputError("PackedWeight::pack: no weights, expected at least one");
   PackedWeight packed;
   for (const at::Tensor& weight : weights) {
     if (!supports(weight) || weight.dim() != 2 || weight.size(1) != weights[0].size(1)) {
@@ -45,7 +47,10 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights) {
 }
 
 at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
-  SAO_CHECK(defined() && supports(x) && x.dim() == 2 && x.size(1) == inputs_);
+  if (!defined() || !supports(x) || x.dim() != 2 || x.size(1) != inputs_) {
+    throw InputError(fmt::format("PackedWeight::multiply: x {} on {}, expected [rows, {}] float32 on the CPU",
+                                 describe(x), x.device().str(), inputs_));
+  }
   const at::Tensor input = x.stride(1) == 1 ? x : x.contiguous();
   const std::int64_t rows = input.size(0);
   at::Tensor y = at::empty({rows, outputs_}, input.options().requires_grad(false));
@@ -73,6 +78,10 @@ at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
+  if (x.dim() != 2 || weight.dim() != 2 || x.size(1) != weight.size(1)) {
+    throw InputError(
+        fmt::format("linear: x {}, weight {}, expected [rows, k] and [n, k]", describe(x), describe(weight)));
+  }
   const bool differentiable = at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
   if (differentiable || !PackedWeight::supports(weight) || !PackedWeight::supports(x)) return at::linear(x, weight);
   return PackedWeight::pack({&weight, 1}).multiply(x);

@@ -198,8 +198,13 @@ void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor&
 }  // namespace
 
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                     const LogProbsOptions& options) {
+                     const LogProbsOptions& options, const PackedWeight* packed_weight) {
   check(hidden, weight, targets, options);
+  if (packed_weight != nullptr &&
+      (packed_weight->outputs() != weight.size(0) || packed_weight->inputs() != weight.size(1))) {
+    throw InputError(fmt::format("log_probs: a packed weight [{}, {}], expected that of weight [{}]",
+                                 packed_weight->outputs(), packed_weight->inputs(), fmt::join(weight.sizes(), ", ")));
+  }
   const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
   if (at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad())) {
     return LogProbs::apply(rows, weight, ids, options.logit_softcap, options.chunk_tokens);
@@ -213,7 +218,7 @@ at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const a
     forward_chunks(rows, weight, ids, options, log_prob, log_sum_exp);
     return log_prob;
   }
-  const PackedWeight packed = PackedWeight::pack({&weight, 1});
+  const PackedWeight packed = packed_weight != nullptr ? *packed_weight : PackedWeight::pack({&weight, 1});
   const std::int64_t chunk = even_chunk(rows.size(0), options.chunk_tokens);
   for (std::int64_t begin = 0; begin < rows.size(0); begin += chunk) {
     const std::int64_t count = std::min(chunk, rows.size(0) - begin);

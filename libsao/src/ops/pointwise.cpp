@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "ops/checks.h"
 #include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "ops/reference.h"
@@ -102,11 +103,12 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Te
   if (const cuda::Table* gpu = cuda::kernels_for(x)) return gpu->rotary(x, positions, cosines, sines, sign);
   const std::int64_t rows = x.size(0), heads = x.size(1), head_dim = x.size(2);
   const at::Tensor input = x.stride(2) == 1 && x.stride(1) == head_dim ? x : x.contiguous();
+  const at::Tensor at_rows = positions.contiguous(), cos_rows = cosines.contiguous(), sin_rows = sines.contiguous();
   at::Tensor y = at::empty({rows, heads, head_dim}, x.options());
-  const std::int64_t* position = positions.const_data_ptr<std::int64_t>();
+  const std::int64_t* position = at_rows.const_data_ptr<std::int64_t>();
   const float* from = input.const_data_ptr<float>();
-  const float* c = cosines.const_data_ptr<float>();
-  const float* s = sines.const_data_ptr<float>();
+  const float* c = cos_rows.const_data_ptr<float>();
+  const float* s = sin_rows.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
   const std::int64_t width = heads * head_dim;
   at::parallel_for(0, rows, grain(width), [&](std::int64_t begin, std::int64_t end) {
@@ -176,6 +178,9 @@ struct GatedActivation : torch::autograd::Function<GatedActivation> {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options) {
+  if (x.dim() != 2 || weight.dim() != 1 || weight.size(0) != x.size(1)) {
+    throw InputError(fmt::format("rms_norm: x {}, weight {}, expected [n, H] and [H]", describe(x), describe(weight)));
+  }
   if (!has_kernel(x) || !alike(x, weight)) return reference::rms_norm(x, weight, options);
   if (differentiable({x, weight})) return RmsNorm::apply(x, weight, options.eps, options.zero_centered);
   return rms_norm_rows(x, weight, options, nullptr);
@@ -183,12 +188,26 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
 
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines,
                   const at::Tensor& sines) {
+  if (x.dim() != 3 || x.size(2) % 2 != 0 || positions.dim() != 1 || positions.size(0) != x.size(0) ||
+      positions.scalar_type() != at::kLong || cosines.dim() != 2 || cosines.size(1) != x.size(2) / 2 ||
+      !cosines.sizes().equals(sines.sizes()) || cosines.scalar_type() != at::kFloat ||
+      sines.scalar_type() != at::kFloat) {
+    throw InputError(
+        fmt::format("rotary: x {}, positions {}, cosines {}, sines {}, expected [T, heads, D], [T] int64 and twice [P, "
+                    "D / 2] float32",
+                    describe(x), describe(positions), describe(cosines), describe(sines)));
+  }
+  check_range("rotary", "position", positions, cosines.size(0));
   if (!has_kernel(x)) return reference::rotary(x, positions, cosines, sines);
   if (differentiable({x})) return Rotary::apply(x, positions, cosines, sines);
   return rotate(x, positions, cosines, sines, 1.0f);
 }
 
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
+  if (gate.dim() != 2 || !gate.sizes().equals(up.sizes())) {
+    throw InputError(
+        fmt::format("gated_activation: gate {}, up {}, expected twice [n, I]", describe(gate), describe(up)));
+  }
   if (!has_kernel(gate) || !alike(gate, up)) return reference::gated_activation(gate, up, kind);
   if (differentiable({gate, up})) return GatedActivation::apply(gate, up, static_cast<std::int64_t>(kind));
   return gate_rows(gate, up, kind);

@@ -76,7 +76,9 @@ void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleO
             std::span<Drawn> drawn) {
   check(logits, options);
   const std::int64_t n = logits.size(0), V = logits.size(1), count = static_cast<std::int64_t>(draws.size());
-  SAO_CHECK(drawn.size() == draws.size());
+  if (drawn.size() != draws.size()) {
+    throw InputError(fmt::format("sample: room for {} of {} draws, expected one for each", drawn.size(), draws.size()));
+  }
   for (const Draw& draw : draws) {
     if (draw.row < 0 || draw.row >= n || !(draw.uniform >= 0.0 && draw.uniform < 1.0)) {
       throw InputError(fmt::format("sample: a draw from row {} with {}, expected a row below {} and a number in [0, 1)",

@@ -34,7 +34,8 @@ std::size_t white_space_at_end(std::string_view text) {
   while (end > 0) {
     std::size_t begin = end - 1;
     while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
-    if (!is_white_space(code_point(text.substr(begin, end - begin)))) break;
+    const std::string_view character = text.substr(begin, end - begin);
+    if (character_length(character) != character.size() || !is_white_space(code_point(character))) break;
     end = begin;
   }
   return text.size() - end;
@@ -125,8 +126,10 @@ void AddedTokenMatcher::split(std::string_view text, bool parse_special,
         std::size_t last = begin;
         while (last > 0 && (static_cast<unsigned char>(text[--last]) & 0xC0) == 0x80) {
         }
-        if (begin > 0 && word_->found_in(text.substr(last, begin - last))) continue;
-        if (end < text.size() && word_->found_in(text.substr(end, character_length(text.substr(end))))) continue;
+        // Bytes that are no character are no part of a word, and PCRE2 must not see them.
+        const std::string_view before = text.substr(last, begin - last), after = text.substr(end);
+        if (character_length(before) == before.size() && word_->found_in(before)) continue;
+        if (word_->found_in(after.substr(0, character_length(after)))) continue;
       }
       if (token->lstrip) begin = std::max(plain, begin - white_space_at_end(text.substr(0, begin)));
       if (token->rstrip) end += white_space_at_start(text.substr(end));

@@ -41,7 +41,8 @@ class AddedTokenMatcher {
 
   bool empty() const { return tokens_.empty(); }
 
-  /// Calls `each` with the parts of `text` (valid UTF-8) in order: plain text, never empty, or a token.
+  /// Calls `each` with the parts of `text` in order: plain text, never empty, or a token. Bytes that are no UTF-8
+  /// belong to no word and are no white space, as the U+FFFD that stands for them.
   void split(std::string_view text, bool parse_special,
              const std::function<void(std::string_view part, const AddedToken* token)>& each) const;
 

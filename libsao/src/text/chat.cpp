@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "io/paths.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "text/added_tokens.h"
@@ -29,10 +30,10 @@ struct Template {
 // The template of a folder: chat_template.jinja, else the field of tokenizer_config.json, which may be a list of
 // named ones.
 std::optional<Template> find_template(const std::filesystem::path& folder) {
-  if (const auto file = folder / "chat_template.jinja"; std::filesystem::exists(file))
+  if (const auto file = folder / "chat_template.jinja"; detail::exists(file))
     return Template{read_file(file), file.string()};
   const auto file = folder / "tokenizer_config.json";
-  if (!std::filesystem::exists(file)) return std::nullopt;
+  if (!detail::exists(file)) return std::nullopt;
   const Json json = detail::read_json_object(file);
   const auto node = JsonNode(json, file.string()).find("chat_template");
   if (!node) return std::nullopt;
@@ -66,7 +67,7 @@ bool is_llama3_template(std::string_view text) {
 }
 
 void collect_eos(const std::filesystem::path& file, TokenIds& ids) {
-  if (!std::filesystem::exists(file)) return;
+  if (!detail::exists(file)) return;
   const Json json = detail::read_json_object(file);
   const auto node = JsonNode(json, file.string()).find("eos_token_id");
   if (!node) return;

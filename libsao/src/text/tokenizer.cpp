@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "io/paths.h"
 #include "sao/base/error.h"
 #include "text/pipeline_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
@@ -11,10 +12,10 @@
 namespace sao {
 
 std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& folder) {
-  if (!std::filesystem::is_directory(folder))
+  if (!detail::is_folder(folder))
     throw InputError(fmt::format("{}: no such folder, expected a model folder with a tokenizer", folder.string()));
-  const bool sentencepiece = std::filesystem::exists(folder / "tokenizer.model");
-  if (!sentencepiece && !std::filesystem::exists(folder / "tokenizer.json"))
+  const bool sentencepiece = detail::exists(folder / "tokenizer.model");
+  if (!sentencepiece && !detail::exists(folder / "tokenizer.json"))
     throw InputError(
         fmt::format("{}: neither tokenizer.model nor tokenizer.json, expected one of them", folder.string()));
   const detail::TokenizerConfig config = detail::read_tokenizer_config(folder);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "io/paths.h"
+
 namespace sao::detail {
 namespace {
 
@@ -22,7 +24,7 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   TokenizerConfig config;
   config.file = (folder / "tokenizer_config.json").string();
   for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    if (!std::filesystem::exists(folder / name)) continue;
+    if (!detail::exists(folder / name)) continue;
     const Json json = read_json_object(folder / name);
     const JsonNode root(json, (folder / name).string());
     for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token"}) {

@@ -2,6 +2,7 @@
 // UTF-8: what is valid, what stands for what is not, and blanks.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -28,5 +29,10 @@ std::string replace_invalid_utf8(std::string_view text);
 std::string_view strip_left(std::string_view text);
 std::string_view strip_right(std::string_view text);
 inline std::string_view strip(std::string_view text) { return strip_right(strip_left(text)); }
+
+/// Number of code points of valid UTF-8.
+inline std::int64_t count_characters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
 
 }  // namespace sao::detail

@@ -13,9 +13,9 @@
 #include <system_error>
 #include <utility>
 
+#include "io/paths.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
-#include "sao/ops/log_probs.h"
 #include "train/problems.h"
 
 namespace sao::detail {
@@ -31,18 +31,33 @@ constexpr const char* kPrefix = "step-";
 // Complete checkpoints by step, oldest first. A folder without state.json is not one of ours.
 std::vector<std::pair<std::int64_t, fs::path>> find_checkpoints(const fs::path& folder) {
   std::vector<std::pair<std::int64_t, fs::path>> found;
-  if (!fs::is_directory(folder)) return found;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const std::string digits = name.starts_with(kPrefix) ? name.substr(std::string_view(kPrefix).size()) : "";
-    if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) continue;
-    if (fs::exists(entry.path() / kStateFile)) found.emplace_back(std::stoll(digits), entry.path());
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const auto step = checkpoint_step(entry->path().filename().string());
+    if (step && detail::exists(entry->path() / kStateFile)) found.emplace_back(*step, entry->path());
   }
+  if (error) throw ResourceError(fmt::format("cannot read {}: {}", folder.string(), error.message()));
   std::sort(found.begin(), found.end());
   return found;
 }
 
 }  // namespace
+
+std::optional<std::int64_t> checkpoint_step(const std::string& name) {
+  constexpr std::size_t kMaxDigits = 18;
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const std::string digits = name.substr(std::string_view(kPrefix).size());
+  if (digits.empty() || digits.size() > kMaxDigits || digits.find_first_not_of("0123456789") != std::string::npos) {
+    return std::nullopt;
+  }
+  return std::stoll(digits);
+}
+
+void remove_checkpoint(const fs::path& folder) {
+  std::error_code ignored;
+  fs::remove(folder / kStateFile, ignored);  // first: without it the rest is no checkpoint
+  fs::remove_all(folder, ignored);
+}
 
 void validate(const CheckpointOptions& options) {
   Problems problems("checkpoint");
@@ -56,6 +71,15 @@ Core::Core(CausalLM model, const CoreOptions& options, std::int64_t total_steps)
       options_(options),
       total_steps_(total_steps),
       optimizer_(model_.parameters(), options.optimizer) {
+  const std::int64_t warmup = warmup_steps(options.schedule, total_steps);
+  if (warmup > 0 && warmup >= total_steps) {
+    throw InputError(fmt::format(
+        "train: the schedule warms up for {} of {} steps and never reaches the learning rate{}, expected "
+        "fewer; lower schedule.warmup_ratio = {} (0 = no warm-up), or take more steps: more data, a smaller "
+        "batch, more passes",
+        warmup, total_steps, total_steps == 1 ? ", which is 0 in the only step" : "", options.schedule.warmup_ratio));
+  }
+  optimizer_.zero_grad();
   model_.set_requires_grad(true);
   model_.set_activation_checkpointing(options.activation_checkpointing);
 }
@@ -70,10 +94,8 @@ double Core::learning_rate() const {
 }
 
 at::Tensor Core::scored_logps(const PackedTokens& tokens, const at::Tensor& rows, const at::Tensor& targets) const {
-  const at::Device device = model_.device();
-  return ops::log_probs(
-      model_.hidden(tokens).index_select(0, rows.to(device)), model_.output_weight(), targets.to(device),
-      {.logit_softcap = model_.config().final_logit_softcapping, .chunk_tokens = options_.chunk_tokens});
+  return model_.log_probs(model_.hidden(tokens).index_select(0, rows.to(model_.device())), targets,
+                          options_.chunk_tokens);
 }
 
 void Core::backward(const at::Tensor& values, const at::Tensor& gradient) {
@@ -124,6 +146,7 @@ std::optional<SavedState> Core::open(const fs::path& folder) {
   if (error)
     throw ResourceError(fmt::format("{}: {}, expected a folder for checkpoints", folder.string(), error.message()));
   folder_ = folder;
+  remove_unfinished(folder);
   const auto found = find_checkpoints(folder);
   if (found.empty()) return std::nullopt;
   const fs::path& newest = found.back().second;
@@ -164,12 +187,7 @@ void Core::save_if_due(const OrderedJson& identity, const OrderedJson& progress,
   });
   const auto found = find_checkpoints(folder_);
   const auto keep = static_cast<std::size_t>(options_.checkpoint.keep);
-  for (std::size_t i = 0; i + keep < found.size(); ++i) {
-    // state.json goes first: what is left of a removal that a crash interrupts is no checkpoint.
-    std::error_code ignored;
-    fs::remove(found[i].second / kStateFile, ignored);
-    fs::remove_all(found[i].second, ignored);
-  }
+  for (std::size_t i = 0; i + keep < found.size(); ++i) remove_checkpoint(found[i].second);
 }
 
 void explain_out_of_memory(const std::function<void()>& work) {

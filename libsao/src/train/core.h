@@ -30,6 +30,11 @@ struct CoreOptions {
   std::int64_t chunk_tokens = 512;
 };
 
+/// The step of a checkpoint's folder name, "step-000100".
+std::optional<std::int64_t> checkpoint_step(const std::string& name);
+/// Removes a checkpoint so that what a stop leaves of it is no checkpoint. Best effort.
+void remove_checkpoint(const std::filesystem::path& folder);
+
 /// A checkpoint as found on disk.
 struct SavedState {
   std::filesystem::path folder;
@@ -50,6 +55,8 @@ class Core {
   bool done() const { return steps_done() >= total_steps_; }
   double learning_rate() const;
 
+  /// Begins a batch: drops gradients that a failed step or somebody else's backward left.
+  void begin_step() { optimizer_.zero_grad(); }
   /// Log-probs [n] of `targets` after rows `rows` of the pack.
   at::Tensor scored_logps(const PackedTokens& tokens, const at::Tensor& rows, const at::Tensor& targets) const;
   /// Adds the gradients of sum(gradient * values).
@@ -62,7 +69,7 @@ class Core {
   /// Throws InputError with `problem` after writing non-finite-step-NNNNNN.json.
   [[noreturn]] void stop_non_finite(const std::string& problem, const std::function<void(OrderedJson&)>& describe);
 
-  /// Where checkpoints go; the newest that is there already.
+  /// Where checkpoints go, which nobody else writes to; the newest that is there already.
   std::optional<SavedState> open(const std::filesystem::path& folder);
   /// Compares what the checkpoint was made with against now, then loads it. Throws InputError naming every difference.
   void restore(const SavedState& saved, const OrderedJson& identity);

@@ -11,7 +11,6 @@
 
 #include "sao/base/error.h"
 #include "sao/io/files.h"
-#include "sao/ops/log_probs.h"
 #include "train/core.h"
 #include "train/problems.h"
 
@@ -59,13 +58,18 @@ double total_weight(const WeightedDocument& document) {
 }
 
 // Throws InputError; says whether any token counts.
-bool check_document(const WeightedDocument& document, std::size_t index, std::int64_t vocab_size) {
+bool check_document(const WeightedDocument& document, std::size_t index, const ModelConfig& config) {
   const std::string where = fmt::format("document {}", index);
   if (document.weights.size() != document.ids.size()) {
     throw InputError(
         fmt::format("{}: {} weights, expected {}, one an id", where, document.weights.size(), document.ids.size()));
   }
-  detail::check_ids(document.ids, vocab_size, where);
+  detail::check_ids(document.ids, config.vocab_size, where);
+  // The last token is predicted, never fed.
+  if (static_cast<std::int64_t>(document.ids.size()) > config.max_position_embeddings + 1) {
+    throw InputError(fmt::format("{}: {} tokens, expected at most {}: the model's context and the token after it",
+                                 where, document.ids.size(), config.max_position_embeddings + 1));
+  }
   for (const float weight : document.weights) {
     if (!(weight >= 0.0f) || !std::isfinite(weight)) {
       throw InputError(fmt::format("{}: a weight is {}, expected 0 or more", where, weight));
@@ -120,33 +124,33 @@ struct LanguageModelTrainer::Impl {
   detail::Throughput throughput;
 
   // The next document is place `position` of the order of pass `pass`.
-  std::int64_t pass = 0;
-  std::size_t position = 0;
+  struct Place {
+    std::int64_t pass = 0;
+    std::size_t position = 0;
+  };
+  Place place;
   std::int64_t ordered_pass = -1;
   std::vector<std::size_t> order;
   bool stepped = false;
 
-  const WeightedDocument& next_document() {
-    if (pass != ordered_pass) {
-      order = permutation(options.seed.fork("order").fork(static_cast<std::uint64_t>(pass)), documents.size());
-      ordered_pass = pass;
+  const WeightedDocument& document_at(const Place& at) {
+    if (at.pass != ordered_pass) {
+      order = permutation(options.seed.fork("order").fork(static_cast<std::uint64_t>(at.pass)), documents.size());
+      ordered_pass = at.pass;
     }
-    return documents[order[position]];
+    return documents[order[at.position]];
   }
 
-  // Whole documents up to batch_tokens, across the border of a pass where it comes.
-  std::vector<const WeightedDocument*> next_batch() {
+  // Whole documents up to batch_tokens, across the border of a pass where it comes; moves `next` behind them.
+  std::vector<const WeightedDocument*> take_batch(Place& next) {
     std::vector<const WeightedDocument*> batch;
     std::int64_t tokens = 0;
     while (true) {
-      const WeightedDocument& document = next_document();
+      const WeightedDocument& document = document_at(next);
       tokens += static_cast<std::int64_t>(document.ids.size());
       if (!batch.empty() && tokens > options.batch_tokens) return batch;
       batch.push_back(&document);
-      if (++position == documents.size()) {
-        position = 0;
-        ++pass;
-      }
+      if (++next.position == documents.size()) next = {.pass = next.pass + 1};
       if (tokens >= options.batch_tokens) return batch;
     }
   }
@@ -166,7 +170,9 @@ struct LanguageModelTrainer::Impl {
     if (core->done()) return false;
     throughput.begin();
     const c10::AutoGradMode with_grad(true);
-    const std::vector<const WeightedDocument*> batch = next_batch();
+    core->begin_step();
+    Place next = place;  // kept once the step is done: one that fails is taken again
+    const std::vector<const WeightedDocument*> batch = take_batch(next);
     LanguageModelMetrics m{.learning_rate = core->learning_rate(), .num_tokens = metrics.num_tokens};
     double weight = 0.0;
     for (const WeightedDocument* document : batch) {
@@ -178,12 +184,12 @@ struct LanguageModelTrainer::Impl {
         const std::size_t end = batch_end(batch, begin, options.micro_batch_tokens);
         const WeightedBatch part = pack_documents(std::span(batch).subspan(begin, end - begin));
         const at::Tensor logps = core->scored_logps(part.tokens, part.rows, part.targets);
-        const at::Tensor gradient = part.weights * static_cast<float>(-1.0 / weight);
+        const at::Tensor gradient = part.weights.to(logps.scalar_type()) * (-1.0 / weight);
         const double loss = logps.detach().to(at::kCPU, at::kDouble).dot(gradient.to(at::kDouble)).item<double>();
         m.loss += loss;
         if (!std::isfinite(loss)) {
           core->stop_non_finite(fmt::format("the loss is {}", loss), [&](OrderedJson& report) {
-            report["documents"] = {{"pass", pass}, {"before", position}, {"in_step", batch.size()}};
+            report["documents"] = {{"pass", next.pass}, {"before", next.position}, {"in_step", batch.size()}};
           });
         }
         core->backward(logps, gradient);
@@ -191,11 +197,14 @@ struct LanguageModelTrainer::Impl {
       }
       m.grad_norm = core->update({});
     });
+    place = next;
     m.step = core->steps_done();
-    m.epoch = static_cast<double>(pass) + static_cast<double>(position) / static_cast<double>(documents.size());
+    m.epoch =
+        static_cast<double>(place.pass) + static_cast<double>(place.position) / static_cast<double>(documents.size());
     throughput.end(m.num_tokens - metrics.num_tokens);
     metrics = m;
-    core->save_if_due(identity(), {{"num_tokens", m.num_tokens}, {"pass", pass}, {"position", position}}, {});
+    core->save_if_due(identity(), {{"num_tokens", m.num_tokens}, {"pass", place.pass}, {"position", place.position}},
+                      {});
     return true;
   }
 };
@@ -207,7 +216,7 @@ LanguageModelTrainer::LanguageModelTrainer(CausalLM model, std::vector<WeightedD
   std::string bytes;
   for (std::size_t i = 0; i < documents.size(); ++i) {
     WeightedDocument& document = documents[i];
-    if (!check_document(document, i, model.config().vocab_size)) continue;  // nothing to learn from it
+    if (!check_document(document, i, model.config())) continue;  // nothing to learn from it
     const std::size_t size = document.ids.size();
     bytes.append(reinterpret_cast<const char*>(&size), sizeof size);
     bytes.append(reinterpret_cast<const char*>(document.ids.data()), size * sizeof(TokenId));
@@ -242,13 +251,13 @@ void LanguageModelTrainer::start_or_resume(const std::filesystem::path& folder) 
   const std::string where = (saved->folder / "state.json").string();
   impl.metrics.num_tokens = detail::get_field<std::int64_t>(saved->state, "num_tokens", where);
   impl.metrics.step = impl.core->steps_done();
-  impl.pass = detail::get_field<std::int64_t>(saved->state, "pass", where);
+  const auto pass = detail::get_field<std::int64_t>(saved->state, "pass", where);
   const auto position = detail::get_field<std::int64_t>(saved->state, "position", where);
-  if (impl.pass < 0 || position < 0 || position >= static_cast<std::int64_t>(impl.documents.size())) {
-    throw InputError(fmt::format("{}: position {} of pass {}, expected one of {} documents", where, position, impl.pass,
+  if (pass < 0 || position < 0 || position >= static_cast<std::int64_t>(impl.documents.size())) {
+    throw InputError(fmt::format("{}: position {} of pass {}, expected one of {} documents", where, position, pass,
                                  impl.documents.size()));
   }
-  impl.position = static_cast<std::size_t>(position);
+  impl.place = {.pass = pass, .position = static_cast<std::size_t>(position)};
 }
 
 bool LanguageModelTrainer::step() { return impl_->step(); }
@@ -261,7 +270,7 @@ double weighted_nll(const CausalLM& model, std::span<const WeightedDocument> doc
   std::vector<const WeightedDocument*> counted;
   double weight = 0.0, sum = 0.0;
   for (std::size_t i = 0; i < documents.size(); ++i) {
-    if (!check_document(documents[i], i, model.config().vocab_size)) continue;
+    if (!check_document(documents[i], i, model.config())) continue;
     counted.push_back(&documents[i]);
     weight += total_weight(documents[i]);
   }
@@ -269,11 +278,8 @@ double weighted_nll(const CausalLM& model, std::span<const WeightedDocument> doc
   for (std::size_t begin = 0; begin < counted.size();) {
     const std::size_t end = batch_end(counted, begin, options.batch_tokens);
     const WeightedBatch batch = pack_documents(std::span(counted).subspan(begin, end - begin));
-    const at::Device device = model.device();
-    const at::Tensor logps =
-        ops::log_probs(model.hidden(batch.tokens).index_select(0, batch.rows.to(device)), model.output_weight(),
-                       batch.targets.to(device),
-                       {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = options.chunk_tokens});
+    const at::Tensor hidden = model.hidden(batch.tokens).index_select(0, batch.rows.to(model.device()));
+    const at::Tensor logps = model.log_probs(hidden, batch.targets, options.chunk_tokens);
     sum -= logps.to(at::kCPU, at::kDouble).dot(batch.weights.to(at::kDouble)).item<double>();
     begin = end;
   }

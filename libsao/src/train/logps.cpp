@@ -6,9 +6,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "sao/base/error.h"
-#include "sao/ops/log_probs.h"
 
 namespace sao {
 namespace {
@@ -63,10 +63,8 @@ CompletionBatch pack_completions(std::span<const PromptedResponse> completions) 
 }
 
 at::Tensor token_logps(const CausalLM& model, const CompletionBatch& batch, std::int64_t chunk_tokens) {
-  const at::Device device = model.device();
-  return ops::log_probs(model.hidden(batch.tokens).index_select(0, batch.rows.to(device)), model.output_weight(),
-                        batch.targets.to(device),
-                        {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = chunk_tokens});
+  return model.log_probs(model.hidden(batch.tokens).index_select(0, batch.rows.to(model.device())), batch.targets,
+                         chunk_tokens);
 }
 
 at::Tensor sequence_sums(const CompletionBatch& batch, const at::Tensor& token_logps) {
@@ -87,15 +85,15 @@ PairLogps pair_logps(const CausalLM& model, std::span<const TokenPair> pairs, st
           .rejected_lengths = batch.lengths.narrow(0, count, count)};
 }
 
-std::vector<std::vector<float>> response_token_logps(const CausalLM& model,
-                                                     std::span<const PromptedResponse> completions,
-                                                     const ScoringOptions& options) {
+std::vector<std::vector<double>> response_token_logps(const CausalLM& model,
+                                                      std::span<const PromptedResponse> completions,
+                                                      const ScoringOptions& options) {
   const c10::NoGradGuard no_grad;
-  std::vector<std::vector<float>> result(completions.size());
+  std::vector<std::vector<double>> result(completions.size());
   in_batches(completions, options.batch_tokens, [&](std::span<const PromptedResponse> part, std::size_t first) {
     const CompletionBatch batch = pack_completions(part);
-    const at::Tensor logps = token_logps(model, batch, options.chunk_tokens).to(at::kCPU, at::kFloat);
-    const float* next = logps.const_data_ptr<float>();
+    const at::Tensor logps = token_logps(model, batch, options.chunk_tokens).to(at::kCPU, at::kDouble);
+    const double* next = logps.const_data_ptr<double>();
     for (std::size_t s = 0; s < part.size(); ++s) {
       result[first + s].assign(next, next + part[s].response.size());
       next += part[s].response.size();
@@ -107,10 +105,8 @@ std::vector<std::vector<float>> response_token_logps(const CausalLM& model,
 std::vector<double> sequence_logps(const CausalLM& model, std::span<const PromptedResponse> completions,
                                    const ScoringOptions& options) {
   std::vector<double> sums;
-  for (const std::vector<float>& logps : response_token_logps(model, completions, options)) {
-    double sum = 0.0;
-    for (const float logp : logps) sum += logp;
-    sums.push_back(sum);
+  for (const std::vector<double>& logps : response_token_logps(model, completions, options)) {
+    sums.push_back(std::accumulate(logps.begin(), logps.end(), 0.0));
   }
   return sums;
 }

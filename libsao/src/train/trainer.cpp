@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,7 +22,7 @@ namespace {
 using detail::OrderedJson;
 
 // Weight of each token of a response in its sum: 1 up to the shorter response's length, then alpha.
-double desensitised_sum(const float* logps, std::int64_t length, std::int64_t shared, double alpha) {
+double desensitised_sum(const double* logps, std::int64_t length, std::int64_t shared, double alpha) {
   double head = 0.0, tail = 0.0;
   for (std::int64_t t = 0; t < length; ++t) (t < shared ? head : tail) += logps[t];
   return head + alpha * tail;
@@ -59,6 +60,18 @@ std::string fingerprint_of(const std::vector<TokenPair>& pairs) {
     add(pair.weight);
   }
   return fingerprint(bytes);
+}
+
+// Of names, shapes and values, as they stand in memory.
+std::string fingerprint_of(const CausalLM& model) {
+  std::string text;
+  for (const auto& [name, tensor] : model.parameters()) {
+    const at::Tensor values = tensor.detach().to(at::kCPU).contiguous();
+    const std::string_view bytes(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
+    text += fmt::format("{} [{}] {} {}\n", name, fmt::join(values.sizes(), ", "), at::toString(values.scalar_type()),
+                        fingerprint(bytes));
+  }
+  return fingerprint(text);
 }
 
 bool same_weights(const CausalLM& a, const CausalLM& b) {
@@ -131,6 +144,7 @@ struct Trainer::Impl {
   detail::Throughput throughput;
   ProgressSink progress;
   std::string data_fingerprint;
+  std::string reference_fingerprint;  // of a reference that was given and is used, once there are checkpoints
 
   const std::vector<TokenPair>& pairs() const { return selection.pairs; }
   std::int64_t count() const { return static_cast<std::int64_t>(selection.pairs.size()); }
@@ -140,12 +154,14 @@ struct Trainer::Impl {
   OrderedJson identity() const {
     OrderedJson all = detail::options_to_json(options);
     all.erase("checkpoint");  // does not change the result
-    return {{"trainer", "preference"},
-            {"token_policy", "clean"},
-            {"pairs", count()},
-            {"data", data_fingerprint},
-            {"dtype", at::toString(core->model().dtype())},
-            {"options", std::move(all)}};
+    OrderedJson made_with{{"trainer", "preference"},
+                          {"token_policy", "clean"},
+                          {"pairs", count()},
+                          {"data", data_fingerprint},
+                          {"dtype", at::toString(core->model().dtype())},
+                          {"options", std::move(all)}};
+    if (!reference_fingerprint.empty()) made_with["reference"] = reference_fingerprint;
+    return made_with;
   }
 
   void compute_reference_logps() {
@@ -165,7 +181,7 @@ struct Trainer::Impl {
         completions.push_back({pair.prompt, pair.chosen});
         completions.push_back({pair.prompt, pair.rejected});
       }
-      std::vector<std::vector<float>> logps;
+      std::vector<std::vector<double>> logps;
       detail::explain_out_of_memory([&] {
         logps = response_token_logps(
             model, completions, {.batch_tokens = options.micro_batch_tokens, .chunk_tokens = options.chunk_tokens});
@@ -173,7 +189,7 @@ struct Trainer::Impl {
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t shared = shared_length(pairs()[static_cast<std::size_t>(i)]);
         const auto at = static_cast<std::size_t>(2 * (i - begin));
-        const auto sum = [&](const std::vector<float>& values) {
+        const auto sum = [&](const std::vector<double>& values) {
           return desensitised_sum(values.data(), static_cast<std::int64_t>(values.size()), shared, options.ld_alpha);
         };
         reference_chosen.push_back(sum(logps[at]));
@@ -191,6 +207,7 @@ struct Trainer::Impl {
   void start() {
     if (started) return;
     compute_reference_logps();
+    core->model().set_requires_grad(true);  // frees the packed weights that the reference log-probs may have left
     reference.reset();
     started = true;
   }
@@ -266,8 +283,8 @@ struct Trainer::Impl {
     const CompletionBatch batch = pack_completions(completions);
     const at::Tensor logps = core->scored_logps(batch.tokens, batch.rows, batch.targets);
     // Sums, losses and their slopes on the CPU in double precision: a few numbers a pair.
-    const at::Tensor values = logps.detach().to(at::kCPU, at::kFloat);
-    const float* next = values.const_data_ptr<float>();
+    const at::Tensor values = logps.detach().to(at::kCPU, at::kDouble);
+    const double* next = values.const_data_ptr<double>();
     const std::size_t n = indices.size();
     std::vector<double> sw(n), sl(n), nw(n), nl(n), rw(n), rl(n), p(n), weight(n);
     for (std::size_t k = 0; k < n; ++k) {
@@ -340,14 +357,14 @@ struct Trainer::Impl {
     }
     if (self_check) check_against_reference(indices, sw, sl, rw, rl);
 
-    at::Tensor gradient = at::empty({values.size(0)}, at::kFloat);
-    float* g = gradient.mutable_data_ptr<float>();
+    at::Tensor gradient = at::empty({values.size(0)}, at::kDouble);  // backward rounds it to the log-probs' dtype
+    double* g = gradient.mutable_data_ptr<double>();
     for (std::size_t k = 0; k < n; ++k) {
       const TokenPair& pair = pairs()[indices[k]];
       const std::int64_t shared = shared_length(pair);
       const auto fill = [&](const TokenIds& ids, double slope) {
         for (std::int64_t t = 0; t < size_of(ids); ++t) {
-          *g++ = static_cast<float>(slope / totals.pairs * (t < shared ? 1.0 : options.ld_alpha));
+          *g++ = slope / totals.pairs * (t < shared ? 1.0 : options.ld_alpha);
         }
       };
       fill(pair.chosen, chosen_slope[k]);
@@ -381,6 +398,7 @@ struct Trainer::Impl {
     if (core->done()) return false;
     throughput.begin();
     const c10::AutoGradMode with_grad(true);
+    core->begin_step();
     const std::vector<std::size_t> batch = next_batch();
     BatchTotals totals{.pairs = static_cast<double>(batch.size())};
     for (const std::size_t i : batch) {
@@ -409,7 +427,10 @@ Trainer::Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions o
     : impl_(std::make_unique<Impl>()) {
   validate(options);
   const std::size_t given = pairs.size();
-  impl_->selection = select_pairs(std::move(pairs), options.max_length);
+  std::int64_t longest = policy.config().max_position_embeddings;
+  if (reference) longest = std::min(longest, reference->config().max_position_embeddings);
+  if (options.max_length > 0) longest = std::min(longest, options.max_length);
+  impl_->selection = select_pairs(std::move(pairs), longest);
   if (impl_->selection.pairs.empty()) {
     std::string why;
     for (const auto& [reason, number] : impl_->selection.dropped) why += fmt::format(", {} {}", number, reason);
@@ -450,6 +471,9 @@ Trainer::Trainer(Trainer&&) noexcept = default;
 void Trainer::start_or_resume(const std::filesystem::path& folder) {
   if (impl_->started)
     throw InputError("Trainer::start_or_resume: training has begun, expected a call before the first step");
+  if (impl_->reference && needs_reference(impl_->options.loss)) {
+    impl_->reference_fingerprint = fingerprint_of(*impl_->reference);
+  }
   if (const auto saved = impl_->core->open(folder)) {
     impl_->resume(*saved);
   } else {

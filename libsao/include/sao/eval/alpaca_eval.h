@@ -30,7 +30,7 @@ struct AlpacaAnnotations {
 
 /// Reads the JSON list that alpaca_eval writes (NaN and unpaired surrogates, which Python lets through, included).
 /// Throws InputError naming the file, the row and the field: not a list of objects, output_1, output_2 or preference
-/// missing or of another type, rows of more than one generator_1 or annotator.
+/// missing or of another type, rows of more than one generator_1, generator_2 or annotator.
 AlpacaAnnotations read_alpaca_annotations(const std::filesystem::path& file);
 
 struct AlpacaWinRate {

@@ -36,6 +36,9 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("seed", options.seed, "seed of answers, judge and resamples");
 }
 
+/// Throws InputError naming every part out of range.
+void validate(const CompareOptions& options);
+
 struct Comparison {
   WinRate win_rate = {};  ///< of the model against the baseline; n counts pairs with a preference
   LengthControlledWinRate length_controlled = {};  ///< by characters
@@ -57,10 +60,10 @@ struct Comparison {
 double preference_of(const Verdict& verdict, const Response& model, const Response& baseline);
 
 /// Both models answer every prompt once (the text of the prompt, in each model's own chat format), the judge compares
-/// them. An inconsistent verdict enters the win rate with its combined p, and the discrete one, like a tie, with 1/2.
-/// Both models draw from the same seeds, so a model against itself gives identical answers. `judge` may be the same
-/// object as either model.
-/// Throws InputError: an empty or repeated prompt id, options out of range, a prompt that a model has no room for.
+/// them. A prompt that leaves a model no room gets an answer without text and with finish_reason "length", and the
+/// verdict "empty". An inconsistent verdict enters the win rate with its combined p, and the discrete one, like a tie,
+/// with 1/2. Both models draw from the same seeds, so a model against itself gives identical answers. `judge` may be
+/// the same object as either model. Throws InputError: an empty or repeated prompt id, options out of range.
 Comparison compare_models(Generator& model, Generator& baseline, Generator& judge, std::span<const Prompt> prompts,
                           const CompareOptions& options = {}, const JudgeTemplates& templates = {});
 

@@ -45,6 +45,9 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("seed", options.seed, "seed of the resamples");
 }
 
+/// Throws InputError naming every field out of range.
+void validate(const LengthControlOptions& options);
+
 struct LengthControlledWinRate {
   double win_rate = 0.5;      ///< at equal lengths
   double standard_error = 0;  ///< delta method on the sandwich estimate of the coefficients' covariance

@@ -18,13 +18,16 @@ std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes
 /// appears whole or not at all. Throws ResourceError naming the path and the system's reason.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
-/// Fills a new folder beside `folder` with `fill`, then renames it to `folder` (an existing one is replaced).
-/// When `fill` throws, nothing stays behind. Throws ResourceError when the folder cannot be made.
+/// Fills a new folder beside `folder` with `fill`, then gives it the name `folder`. A folder that has this name is
+/// removed with everything in it; where the file system can swap names, there is one of the two at every moment, else
+/// remove_unfinished brings the old one back. When `fill` throws, nothing stays behind. Throws ResourceError when the
+/// folder cannot be made.
 void write_folder_atomically(const std::filesystem::path& folder,
                              const std::function<void(const std::filesystem::path& temporary)>& fill);
 
 /// Removes, in `folder` and below it, the temporary files and folders of the two functions above that a killed process
-/// left behind. Only for a folder that nobody else is writing to.
+/// left behind; a folder that was being replaced is put back where the new one had not yet got its name. Only for a
+/// folder that nobody else is writing to.
 void remove_unfinished(const std::filesystem::path& folder);
 
 /// FNV-1a 64 of a file's bytes as 16 hex digits: a fingerprint for manifests, not a cryptographic hash.

@@ -31,12 +31,15 @@ class CheckpointReader {
   std::shared_ptr<const Impl> impl_;
 };
 
-/// Writes model.safetensors, or shards of at most `max_shard_bytes` and their index, into an existing folder.
+/// Writes model.safetensors, or shards of at most `max_shard_bytes` and their index, into an existing folder without
+/// weights. A folder is half-written until it returns: write_folder_atomically makes one that appears whole. Throws
+/// InputError where there is a model.safetensors or an index already, ResourceError.
 void write_checkpoint(const std::filesystem::path& folder, const NamedTensors& tensors,
                       std::uint64_t max_shard_bytes = 5ULL << 30);
 
 /// Copies what belongs to the text side of a model (tokenizer.model, tokenizer.json, tokenizer_config.json,
-/// special_tokens_map.json, generation_config.json, chat_template.jinja, sao_templates.json) where present.
+/// special_tokens_map.json, generation_config.json, chat_template.jinja, sao_templates.json) where present. Throws
+/// ResourceError.
 void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace sao

@@ -62,6 +62,9 @@ void visit_fields(Visitor&& visit, Options& options) {
 /// Throws InputError naming every field out of range.
 void validate(const JudgeOptions& options);
 
+/// Whether the judge gave a probability: "first", "second", "tie" or "inconsistent".
+bool has_probability(const Verdict& verdict);
+
 /// Called with every verdict, in the order of the items.
 using OnVerdict = std::function<void(const Verdict&)>;
 
@@ -92,9 +95,10 @@ std::vector<JudgeItem> judge_items(std::span<const Prompt> prompts, std::span<co
 /// What a line of text says.
 enum class TextVerdict { kFirst, kSecond, kTie, kUnparsable };
 
-/// Looks for `judge_prefix` followed by one of the verdicts, whatever the case, blanks, quotes, brackets and bold
-/// marks between (so "**Ranking:** [1] > [2]" is read as "ranking: 1 > 2"). kTie for the prefix followed by verdicts
-/// of the form "a > b" with '=' for '>'. Two different verdicts, or none, are kUnparsable.
+/// Looks for `judge_prefix` followed by one of the verdicts, as words of their own ("1" is not found in "21"), whatever
+/// the case, blanks, quotes, brackets and bold marks between (so "**Ranking:** [1] > [2]" is read as "ranking: 1 > 2").
+/// kTie for the prefix followed by verdicts of the form "a > b" with '=' for '>'. Two different verdicts, or none, are
+/// kUnparsable.
 TextVerdict parse_verdict(std::string_view text, const JudgeTemplates& templates = {});
 
 /// The tokens that decide: what is put after the judge's open turn, and the next token of either verdict.

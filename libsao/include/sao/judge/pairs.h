@@ -31,6 +31,9 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("keep_truncated", options.keep_truncated, "keep pairs with a response cut at the length limit");
 }
 
+/// Throws InputError naming the field out of range.
+void validate(const PairOptions& options);
+
 struct PreferencePairs {
   std::vector<Preference> pairs = {};
   std::map<std::string, std::int64_t> outcomes = {};  ///< "kept" and the reasons of what was not; sums to the prompts

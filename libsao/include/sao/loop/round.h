@@ -103,8 +103,10 @@ void validate(const RunSettings& settings);
 
 /// A run, stage by stage. Files and their contents are those of the run directory's contract: manifest.json,
 /// personas.jsonl, eval/ (the evaluation's prompts and the base's answers) and round-N/ with prompts, responses,
-/// verdicts, pairs and metrics (.jsonl), checkpoints/, model/, eval_answers.jsonl and eval.json; report.html at the
-/// end.
+/// verdicts, pairs and metrics (.jsonl), outcomes.json (how many prompts gave a pair, how many pairs were trained on,
+/// and why the others were not), checkpoints/, model/, eval_answers.jsonl and eval.json; report.html at the end.
+///
+/// Evaluation prompts are held out: a round's prompt that repeats one of them, or nearly, is dropped as a duplicate.
 ///
 /// Every line is a function of the settings and the input files, never of the clock, the batch size or an earlier stop:
 /// a run that is killed at any moment and resumed ends with the same bytes. Wall-clock numbers stand apart, in
@@ -112,7 +114,8 @@ void validate(const RunSettings& settings);
 class Run {
  public:
   /// Opens the folder (see RunFolder), reads and fingerprints the inputs, and writes or compares the manifest.
-  /// Throws InputError: settings out of range, unreadable inputs; on resume, every setting or input that differs.
+  /// Throws InputError: settings out of range, unreadable inputs, verdicts that the judge's tokens do not tell apart;
+  /// on resume, every setting or input that differs.
   Run(const std::filesystem::path& folder, const RunSettings& settings, const RunFolderOptions& options = {},
       LogSink log = {}, ProgressSink progress = {});
   ~Run();

@@ -28,6 +28,8 @@ class RunFolder {
   /// that does not exist yet, or is empty, is a new run. Throws InputError: the folder holds files and resume is off,
   /// or it holds files and no manifest.json; ResourceError: another process has the lock, the folder cannot be made.
   explicit RunFolder(const std::filesystem::path& folder, const RunFolderOptions& options = {});
+  /// Throws what the constructor would, but makes and locks nothing: to be asked before an hour's work.
+  static void check(const std::filesystem::path& folder, const RunFolderOptions& options = {});
   ~RunFolder();
   RunFolder(RunFolder&&) noexcept;
   RunFolder& operator=(RunFolder&&) noexcept;
@@ -37,9 +39,8 @@ class RunFolder {
   std::filesystem::path round(std::int64_t number) const;
 
   /// Writes RUN/manifest.json where there is none. Else compares: throws InputError naming every field that differs
-  /// with both values. `ignored`: dotted names of fields, with everything below them, that may differ
-  /// ("settings.engine"). A manifest that is there is never changed.
-  void fix_manifest(std::string_view manifest_json, const std::vector<std::string>& ignored = {});
+  /// with both values. A manifest that is there is never changed.
+  void fix_manifest(std::string_view manifest_json);
 
  private:
   struct Impl;

@@ -34,7 +34,8 @@ class CausalLM {
   /// of a dtype that is not floating point, or when the folder holds tensors that the config does not know.
   static CausalLM load(const std::filesystem::path& folder, const LoadOptions& options = {});
 
-  /// New weights: normal(0, initializer_range) matrices, norms at their identity; a pure function of the seed.
+  /// New weights: normal(0, initializer_range) matrices, norms at their identity; a pure function of the seed. Throws
+  /// InputError as validate(config) does.
   static CausalLM random(const ModelConfig& config, Seed seed, const LoadOptions& options = {},
                          double initializer_range = 0.02);
 
@@ -44,11 +45,14 @@ class CausalLM {
 
   /// Hidden states after the final norm: [T, hidden_size]. Differentiable unless gradients are off. Every sequence
   /// of `tokens` is causal and sees only itself. With gradients off the result of a token depends on its own
-  /// sequence only, bit for bit, whatever else is in the pack (CPU).
+  /// sequence only, bit for bit, whatever else is in the pack (CPU). Throws InputError for a sequence longer than
+  /// max_position_embeddings, starts that do not rise from 0 to T, and ids outside the vocabulary (of a pack on the
+  /// CPU).
   at::Tensor hidden(const PackedTokens& tokens) const;
 
   /// The same, continuing the sequences of a cache: `ids` [T] int64 are the new tokens that `step` plans for;
-  /// their keys and values are added to `cache`. Never differentiable.
+  /// their keys and values are added to `cache`. Never differentiable. Throws InputError as above, and for another
+  /// number of ids than `step` has.
   at::Tensor hidden(const at::Tensor& ids, KvCache& cache, const KvStep& step) const;
 
   /// Embeddings and the output of every layer, for comparison with a reference: hidden_states[0] = embeddings
@@ -58,13 +62,18 @@ class CausalLM {
   /// Soft-capped logits [n, vocab_size] in float32 of hidden states [n, hidden_size].
   at::Tensor logits(const at::Tensor& hidden) const;
 
+  /// Log-probs [n] of `targets` [n] int64 after hidden states [n, hidden_size]: ops::log_probs with the output matrix
+  /// and the soft cap of this model, which it has packed already where it infers on the CPU.
+  at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& targets, std::int64_t chunk_tokens = 512) const;
+
   /// The output matrix [vocab_size, hidden_size] (the embedding when tied), for log-probs without logits.
   const at::Tensor& output_weight() const;
 
   /// Weights by their checkpoint names, in a fixed order; a tied lm_head appears once, as the embedding.
   const NamedTensors& parameters() const;
 
-  /// Switches requires_grad of all parameters.
+  /// Switches requires_grad of all parameters. On: frees the packed copies of the weights that inference made, which
+  /// training has no use for.
   void set_requires_grad(bool requires_grad) const;
 
   /// Recompute each layer in backward instead of keeping its activations.
@@ -73,13 +82,15 @@ class CausalLM {
   /// A copy of the weights that shares nothing and needs no gradients.
   CausalLM clone_frozen() const;
 
-  /// Tells that weights were written to, so that packed copies for inference are made anew. The trainer calls it.
+  /// Tells that weights were written to: packed copies for inference are freed and made anew when there is a use for
+  /// them. The trainer calls it.
   void weights_changed() const;
   /// Counts weights_changed calls: the stamp that samples carry.
   std::int64_t weights_version() const;
 
-  /// Writes config.json and safetensors (in `dtype`, default the model's own) into `folder` atomically, with the
-  /// tokenizer files of `tokenizer_from` when given. Throws ResourceError.
+  /// Writes config.json and safetensors (in `dtype`, default the model's own), with the tokenizer files of
+  /// `tokenizer_from` when given, and replaces the folder `folder` with them as a whole: nothing that was in it stays.
+  /// Throws InputError for a folder that holds files but no config.json, ResourceError.
   void save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from = {}) const;
   void save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from, DType dtype) const;
 

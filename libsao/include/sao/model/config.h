@@ -56,11 +56,14 @@ struct ModelConfig {
   /// Parses config.json text; `where` names it in messages.
   static ModelConfig parse(std::string_view json_text, std::string_view where);
   /// config.json text that transformers accepts; fields of `base_json` (the config the model was read from;
-  /// may be empty) that libsao does not know are kept.
+  /// may be empty) that libsao does not know are kept. Throws InputError where it is no JSON object.
   std::string to_json(std::string_view base_json, std::string_view torch_dtype) const;
 
   /// Number of scalar parameters.
   std::int64_t parameter_count() const;
 };
+
+/// Throws InputError naming every field that is out of range or does not fit the others.
+void validate(const ModelConfig& config, std::string_view where = "model config");
 
 }  // namespace sao

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over packed sequences: grouped query heads, logit soft-capping, sliding window; memory linear in
-// length.
+// Causal attention over packed sequences: grouped query heads, logit soft-capping, sliding window. Memory is linear in
+// the length: in float32, bfloat16 and float16 on the CPU (half precision is computed in float32) and in float32 and
+// bfloat16 on CUDA. Elsewhere, as in float64, plain LibTorch holds the scores of a whole sequence.
+// Throws InputError for shapes that do not fit, and for starts, lengths, blocks and slots out of range: these are
+// looked at where they are on the CPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,9 +19,9 @@ struct AttentionOptions {
 };
 
 /// Each sequence attends to itself only, causally. Differentiable.
-/// Shape: q [T, heads, D], k and v [T, kv_heads, D], starts [S + 1] int64 on the CPU -> [T, heads * D].
-/// heads is a multiple of kv_heads. Follows: transformers' eager attention of Gemma2 (its default, sdpa, drops the soft
-/// cap).
+/// Shape: q [T, heads, D], k and v [T, kv_heads, D], starts [S + 1] int64 on the CPU, rising from 0 to T -> [T, heads *
+/// D]. heads is a multiple of kv_heads. Follows: transformers' eager attention of Gemma2 (its default, sdpa, drops the
+/// soft cap).
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
                             const AttentionOptions& options);
 

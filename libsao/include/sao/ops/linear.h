@@ -25,7 +25,8 @@ class PackedWeight {
   std::int64_t inputs() const { return inputs_; }
 
   /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds
-  /// over k: a row's bits depend on that row only, whatever the number of rows or threads.
+  /// over k: a row's bits depend on that row only, whatever the number of rows or threads. Throws InputError for an x
+  /// of another shape, dtype or device, and where nothing was packed.
   at::Tensor multiply(const at::Tensor& x) const;
 
  private:
@@ -36,7 +37,7 @@ class PackedWeight {
 
 /// x [rows, k] times weight [n, k] transposed. With gradients on, or off the CPU or float32: at::linear. With
 /// gradients off on the CPU in float32: row-independent as PackedWeight (packed on the fly; keep a PackedWeight to
-/// save that).
+/// save that). Throws InputError for shapes that do not fit.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 
 }  // namespace sao::ops

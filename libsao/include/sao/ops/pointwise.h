@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The row-wise parts of a decoder layer. Each is differentiable; on the CPU in float32 and on CUDA in float32 and
 // bfloat16 a fused kernel with its own backward, elsewhere the plain LibTorch form of ops/reference.h, which defines
-// the meaning.
+// the meaning. All throw InputError for shapes that do not fit.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,7 +20,8 @@ struct RmsNormOptions {
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options);
 
 /// Rotary position embedding. Shape: x [T, heads, D], positions [T] int64, cosines and sines [P, D / 2] float32 -> [T,
-/// heads, D]. The two halves of each head are rotated (a, b) -> (a cos - b sin, b cos + a sin).
+/// heads, D]. The two halves of each head are rotated (a, b) -> (a cos - b sin, b cos + a sin). Throws InputError for
+/// positions outside the table, which are looked at on the CPU only.
 /// Follows: transformers apply_rotary_pos_emb.
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines);
 

@@ -37,7 +37,7 @@ struct Drawn {
 /// One token a draw: the first, in the order of ids, at which the kept probability exceeds `uniform` times its total
 /// (in double). Shape: logits [n, V] float32, as soft-capped by the model; drawn is as long as draws. On the CPU no
 /// vocabulary is sorted as a whole: top-k by partial selection, top-p by a histogram of masses. Throws InputError for
-/// options out of range, and for rows with a NaN, +inf or nothing finite.
+/// options out of range, a `drawn` of another size, and for rows with a NaN, +inf or nothing finite.
 void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
             std::span<Drawn> drawn);
 

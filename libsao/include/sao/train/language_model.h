@@ -68,8 +68,8 @@ std::string to_json_line(const LanguageModelMetrics& metrics);
 /// Trains `model` in place. Reproducible and resumable as Trainer is.
 class LanguageModelTrainer {
  public:
-  /// Throws InputError: options out of range, no document with a weight, ids outside the vocabulary, weights that do
-  /// not match the ids, a float16 model.
+  /// Throws InputError: options out of range, a warm-up of all steps, no document with a weight, ids outside the
+  /// vocabulary, weights that do not match the ids, a document longer than the model's context, a float16 model.
   LanguageModelTrainer(CausalLM model, std::vector<WeightedDocument> documents, LanguageModelOptions options = {});
   ~LanguageModelTrainer();
   LanguageModelTrainer(LanguageModelTrainer&&) noexcept;
@@ -87,7 +87,7 @@ class LanguageModelTrainer {
 };
 
 /// sum of weight * NLL / sum of weights over all documents, gradients off: held-out loss. Throws InputError when no
-/// token has a weight.
+/// token has a weight, and as the trainer does for its documents.
 double weighted_nll(const CausalLM& model, std::span<const WeightedDocument> documents,
                     const ScoringOptions& options = {});
 

@@ -35,8 +35,8 @@ struct CompletionBatch {
 /// Throws InputError on an empty prompt (nothing predicts its first token) or an empty response.
 CompletionBatch pack_completions(std::span<const PromptedResponse> completions);
 
-/// Log-prob of every response token, [n] float32. Hidden states of the prompt never meet the output matrix, and
-/// logits exist for `chunk_tokens` rows at a time. Differentiable unless gradients are off.
+/// Log-prob of every response token, [n] float32 (float64 for a float64 model). Hidden states of the prompt never meet
+/// the output matrix, and logits exist for `chunk_tokens` rows at a time. Differentiable unless gradients are off.
 at::Tensor token_logps(const CausalLM& model, const CompletionBatch& batch, std::int64_t chunk_tokens = 512);
 
 /// Sums of token log-probs over each completion, [S]. Differentiable.
@@ -55,8 +55,8 @@ std::vector<double> sequence_logps(const CausalLM& model, std::span<const Prompt
                                    const ScoringOptions& options = {});
 
 /// The same token by token.
-std::vector<std::vector<float>> response_token_logps(const CausalLM& model,
-                                                     std::span<const PromptedResponse> completions,
-                                                     const ScoringOptions& options = {});
+std::vector<std::vector<double>> response_token_logps(const CausalLM& model,
+                                                      std::span<const PromptedResponse> completions,
+                                                      const ScoringOptions& options = {});
 
 }  // namespace sao

@@ -36,12 +36,13 @@ struct TrainerOptions {
   std::int64_t batch_size = 128;           ///< pairs an optimizer step; the loss is their mean
   std::int64_t micro_batch_tokens = 8192;  ///< tokens of one forward pass, unless one pair has more
   std::int64_t micro_batch_pairs = 0;      ///< pairs of one forward pass at most; 0 = as many as the tokens allow
-  std::int64_t max_length = 2048;          ///< pairs with a longer side are dropped, never cut; 0 = no limit. SimPO's
-  bool soft_labels = false;                ///< use the pairs' p; else every label counts as certain, as in the paper
-  double ld_alpha = 1.0;                   ///< weight of tokens beyond the pair's shorter response (LD-DPO, TRL)
-  bool activation_checkpointing = false;   ///< recompute layers in backward: less memory, more time
-  std::int64_t chunk_tokens = 512;         ///< rows whose logits exist at one time
-  Seed seed = {42};                        ///< of the order of pairs: a pure function of it and the epoch
+  std::int64_t max_length = 2048;  ///< pairs with a longer side are dropped, never cut. SimPO's. 0 = no limit but
+                                   ///< the model's context, which always holds
+  bool soft_labels = false;        ///< use the pairs' p; else every label counts as certain, as in the paper
+  double ld_alpha = 1.0;           ///< weight of tokens beyond the pair's shorter response (LD-DPO, TRL)
+  bool activation_checkpointing = false;  ///< recompute layers in backward: less memory, more time
+  std::int64_t chunk_tokens = 512;        ///< rows whose logits exist at one time
+  Seed seed = {42};                       ///< of the order of pairs: a pure function of it and the epoch
   CheckpointOptions checkpoint = {};
 };
 
@@ -55,7 +56,7 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("batch_size", options.batch_size, "pairs per optimizer step");
   visit("micro_batch_tokens", options.micro_batch_tokens, "tokens per forward pass");
   visit("micro_batch_pairs", options.micro_batch_pairs, "pairs per forward pass; 0 = by tokens");
-  visit("max_length", options.max_length, "longer pairs are dropped; 0 = no limit");
+  visit("max_length", options.max_length, "longer pairs are dropped; 0 = up to the model's context");
   visit("soft_labels", options.soft_labels, "train on the judge's probabilities instead of certain labels");
   visit("ld_alpha", options.ld_alpha, "weight of tokens beyond the shorter response");
   visit("activation_checkpointing", options.activation_checkpointing, "recompute activations in backward");
@@ -95,17 +96,23 @@ std::string to_json_line(const TrainMetrics& metrics);
 class Trainer {
  public:
   /// `reference`: what the loss compares with, where it needs one; without it, the policy as it is at the start. Its
-  /// log-probs are computed once, before the first step, and it is let go. Pairs are selected by select_pairs.
-  /// Throws InputError: options out of range, no pair left, ids outside the vocabulary, a float16 policy.
+  /// log-probs are computed once, before the first step, and it is let go. Pairs are selected by select_pairs, those
+  /// longer than max_length or the context of either model left out as "too_long". Gradients that the policy's weights
+  /// have are dropped.
+  /// Throws InputError: options out of range, a warm-up of all steps, no pair left, ids outside the vocabulary, a
+  /// float16 policy.
   Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions options = {},
           std::optional<CausalLM> reference = {});
   /// Frees the gradients and switches them off.
   ~Trainer();
   Trainer(Trainer&&) noexcept;
 
-  /// Continues from the newest checkpoint in `folder`, or starts there. Without a call, step() starts without
-  /// checkpoints. Throws InputError naming every option that differs from the checkpoint's, other data or another
-  /// model.
+  /// Continues from the newest checkpoint in `folder`, or starts there; what a killed process left half-written in it
+  /// is removed. Without a call, step() starts without checkpoints. Throws InputError naming what differs from the
+  /// checkpoint: every option but `checkpoint`; the pairs in use (ids, p, weights, order); the policy's dtype, its
+  /// parameters' names and shapes; the weights of a reference that was given. Not noticed: other weights of the policy
+  /// (the checkpoint's replace them, and a reference that was the policy's start is in its log-probs), the model's
+  /// config beyond shapes, the device.
   void start_or_resume(const std::filesystem::path& folder);
 
   /// One optimizer step over `batch_size` pairs; false when training is over. Throws InputError on the first loss or
