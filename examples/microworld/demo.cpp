@@ -91,7 +91,7 @@ void describe_round(const std::filesystem::path& folder, std::int64_t number) {
 
 void show_transcripts(const std::vector<std::string>& requests, const Answers& before, const Answers& after,
                       std::int64_t count) {
-  say("\nBefore and after, greedy, on the first {} held-out requests (not picked)\n", count);
+  say("\nBefore and after, at temperature 0.7, on the first {} held-out requests (not picked)\n", count);
   for (std::size_t i = 0; i < std::min(static_cast<std::size_t>(count), requests.size()); ++i) {
     say("\n  {}\n    before: {}\n    after:  {}\n", requests[i], before.texts[i], after.texts[i]);
   }
@@ -121,6 +121,7 @@ void closing_table(const Answers& before, const Answers& after, const Answers& b
   row("mean score (of 10)", before.mean_score(), after.mean_score(), "");
   row("words an answer", before.mean_words(), after.mean_words(), "");
   row("answers without any flaw", 100.0 * before.clean_share(), 100.0 * after.clean_share(), "%");
+  row("answers with a flaw of content", 100.0 * before.share(kContentFlaws), 100.0 * after.share(kContentFlaws), "%");
   for (int f = 0; f < kFlawCount; ++f) {
     const std::string name = "  " + std::string(kFlaws[static_cast<std::size_t>(f)].name);
     row(name.c_str(), 100.0 * before.share(Flaws{1} << f), 100.0 * after.share(Flaws{1} << f), "%");
@@ -175,7 +176,7 @@ void demo(const std::filesystem::path& model_folder, const std::filesystem::path
   const Answers after = answer_requests(after_engine, requests, 0.7, seed.fork("after"));
   const Answers before_greedy = answer_requests(before_engine, requests, 0.0, seed);
   const Answers after_greedy = answer_requests(after_engine, requests, 0.0, seed);
-  show_transcripts(requests, before_greedy, after_greedy, options.transcripts);
+  show_transcripts(requests, before, after, options.transcripts);
   closing_table(before, after, before_greedy, after_greedy, check_health(before_engine, kHealthSeed),
                 check_health(after_engine, kHealthSeed));
   say("\nThe {} took {:.0f} s, the measurement {:.0f} s. The tuned model: {}\n",
