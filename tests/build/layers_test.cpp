@@ -12,9 +12,9 @@
 
 namespace {
 
-const std::map<std::string, int> kLayers = {{"base", 0},  {"io", 1},   {"ops", 1},      {"text", 2},  {"loss", 2},
-                                            {"model", 2}, {"data", 3}, {"generate", 3}, {"synth", 4}, {"judge", 4},
-                                            {"train", 4}, {"eval", 5}, {"loop", 6}};
+const std::map<std::string, int> kLayers = {{"base", 0},  {"io", 1},    {"jinja", 1}, {"ops", 1},      {"text", 2},
+                                            {"loss", 2},  {"model", 2}, {"data", 3},  {"generate", 3}, {"synth", 4},
+                                            {"judge", 4}, {"train", 4}, {"eval", 5},  {"loop", 6}};
 const std::filesystem::path kRoot = std::filesystem::path(SAO_SOURCE_DIR) / "libsao";
 
 // Calls check(file, its room, the included room, what is included) for every include of a room's file.
@@ -59,7 +59,7 @@ TEST(Layers, SynthJudgeAndEvalSeeOnlyTheGeneratorInterface) {
 }
 
 TEST(Layers, TextAndDataDoNotIncludeLibTorch) {
-  for (const std::string room : {"text", "data", "synth", "judge", "eval", "base"}) {
+  for (const std::string room : {"jinja", "text", "data", "synth", "judge", "eval", "base"}) {
     for (const std::filesystem::path& base : {kRoot / "include" / "sao" / room, kRoot / "src" / room}) {
       for (const auto& entry : std::filesystem::recursive_directory_iterator(base)) {
         std::ifstream stream(entry.path());

@@ -22,6 +22,8 @@
 #include "sao/io/hf_folder.h"
 #include "sao/io/jsonl.h"
 #include "sao/io/safetensors.h"
+#include "sao/jinja/template.h"
+#include "sao/jinja/value.h"
 #include "sao/judge/health.h"
 #include "sao/judge/judge.h"
 #include "sao/judge/pairs.h"
