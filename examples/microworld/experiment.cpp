@@ -297,7 +297,8 @@ std::string health(const std::filesystem::path& model_folder, std::int64_t reque
                         100.0 * health.judge_accuracy_by_flaw[static_cast<std::size_t>(f)],
                         100.0 * free.share(Flaws{1} << f), 100.0 * careful.share(Flaws{1} << f));
   }
-  return text + fmt::format("| none | | {:.1f} | {:.1f} |\n", 100.0 * free.clean_share(), 100.0 * careful.clean_share());
+  return text +
+         fmt::format("| none | | {:.1f} | {:.1f} |\n", 100.0 * free.clean_share(), 100.0 * careful.clean_share());
 }
 
 std::string diversity(const std::filesystem::path& model_folder, std::int64_t count, double temperature,

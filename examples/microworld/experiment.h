@@ -84,8 +84,8 @@ std::string controls(const std::filesystem::path& model_folder, const RoundSetti
 std::string rounds(const std::filesystem::path& model_folder, const RoundSettings& settings, std::int64_t count,
                    std::int64_t seeds, std::int64_t requests, const sao::LogSink& log);
 
-/// What a model knows and sees: judge accuracy by flaw, and the flaws of its answers as it gives them and after a careful
-/// opening that is put in its mouth (which breaks a wish for another first word); as Markdown.
+/// What a model knows and sees: judge accuracy by flaw, and the flaws of its answers as it gives them and after a
+/// careful opening that is put in its mouth (which breaks a wish for another first word); as Markdown.
 std::string health(const std::filesystem::path& model_folder, std::int64_t requests);
 
 /// Persona prompts against unguided prompts, same count and temperature; as Markdown.

@@ -211,9 +211,9 @@ class Training {
     std::size_t matrices = 0;
     for (const auto& [name, tensor] : models_[0].parameters()) {
       const bool of_layer = tensor.dim() == 2 && name.starts_with("model.layers.");
-      const Part its = !of_layer                      ? Part::kOthers
-                       : matrices++ % kHalves == 0    ? Part::kFirstMatrices
-                                                      : Part::kSecondMatrices;
+      const Part its = !of_layer                   ? Part::kOthers
+                       : matrices++ % kHalves == 0 ? Part::kFirstMatrices
+                                                   : Part::kSecondMatrices;
       if (its == part) selected.emplace_back(name, tensor);
     }
     return selected;
