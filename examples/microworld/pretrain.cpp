@@ -19,7 +19,6 @@
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "sao/model/causal_lm.h"
-#include "sao/ops/log_probs.h"
 #include "sao/text/chat.h"
 #include "sao/train/language_model.h"
 #include "sao/train/optimizer.h"
@@ -222,9 +221,7 @@ class Training {
   // Leaves the gradient of this half's share of the loss in the model's parameters.
   static double differentiate(const sao::CausalLM& model, const Half& half, double total_weight) {
     const at::Tensor hidden = model.hidden(sao::pack(half.sequences)).index_select(0, at::tensor(half.rows));
-    const at::Tensor log_probs =
-        sao::ops::log_probs(hidden, model.output_weight(), at::tensor(half.targets),
-                            {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = 1024});
+    const at::Tensor log_probs = model.log_probs(hidden, at::tensor(half.targets), /*chunk_tokens=*/1024);
     const at::Tensor loss = (log_probs * at::tensor(half.weights)).sum() / -total_weight;
     loss.backward();
     return loss.item<double>();

@@ -11,8 +11,6 @@
 #include <cstring>
 #include <limits>
 
-#include "io/atomic_file.h"
-
 namespace sao::cli {
 namespace {
 
@@ -136,7 +134,7 @@ void for_each_row(const std::string& path, const std::function<void(const Row&)>
 }
 
 Output::Output(const std::string& path) {
-  if (!path.empty() && path != "-") file_ = std::make_unique<detail::AtomicFile>(path);
+  if (!path.empty() && path != "-") file_ = std::make_unique<AtomicFile>(path);
 }
 Output::~Output() = default;
 

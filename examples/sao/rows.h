@@ -3,6 +3,7 @@
 #pragma once
 
 #include <sao/base/tokens.h>
+#include <sao/io/files.h>
 #include <sao/text/chat.h>
 
 #include <functional>
@@ -12,10 +13,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-namespace sao::detail {
-class AtomicFile;
-}
 
 namespace sao::cli {
 
@@ -62,7 +59,7 @@ class Output {
   void finish();
 
  private:
-  std::unique_ptr<detail::AtomicFile> file_;  // none: the standard output
+  std::unique_ptr<AtomicFile> file_;  // none: the standard output
 };
 
 }  // namespace sao::cli

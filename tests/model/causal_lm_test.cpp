@@ -19,6 +19,7 @@
 #include "sao/io/hf_folder.h"
 #include "sao/ops/log_probs.h"
 #include "support/counting_allocator.h"
+#include "support/message_of.h"
 #include "support/paths.h"
 
 namespace sao {
@@ -27,6 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using testing::message_of;
 using Json = nlohmann::json;
 
 ModelConfig small_config() {
@@ -38,15 +40,6 @@ ModelConfig small_config() {
 
 CausalLM small_model() { return CausalLM::random(small_config(), Seed{1}, {}, 0.2); }
 
-std::string complaint(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "none";
-}
-
 /// A saved model to be damaged.
 class SavedModel : public ::testing::Test {
  protected:
@@ -55,7 +48,7 @@ class SavedModel : public ::testing::Test {
   fs::path folder() const { return where_ / "model"; }
   fs::path weights() const { return folder() / "model.safetensors"; }
   std::string load_complaint() const {
-    return complaint([&] { CausalLM::load(folder()); });
+    return message_of([&] { CausalLM::load(folder()); });
   }
 
   void edit_config(const char* patch) const {
@@ -155,7 +148,7 @@ TEST_F(SavedModel, AMissingShardIsNamed) {
     return fs::path();
   }();
   ASSERT_FALSE(second.empty());
-  EXPECT_EQ(load_complaint(), "none");
+  EXPECT_EQ(load_complaint(), "no error");
   fs::remove(second);
   EXPECT_THAT(load_complaint(),
               AllOf(HasSubstr("shard \"" + second.filename().string()), HasSubstr("not in the folder")));
@@ -172,16 +165,16 @@ TEST_F(SavedModel, SavingReplacesAModelsFolderAsAWhole) {
   std::ofstream(folder() / "notes.txt") << "old";
   small_model().save(folder());
   EXPECT_FALSE(fs::exists(folder() / "notes.txt"));
-  EXPECT_EQ(load_complaint(), "none");
+  EXPECT_EQ(load_complaint(), "no error");
 }
 
 TEST(CausalLM, SavingNeverDeletesOtherThings) {
   const testing::TemporaryFolder folder;
   fs::create_directories(folder / "home/work");
   std::ofstream(folder / "home/work/thesis.txt") << "years";
-  const std::string message = complaint([&] { small_model().save(folder / "home"); });
+  const std::string message = message_of([&] { small_model().save(folder / "home"); });
   EXPECT_THAT(message, AllOf(HasSubstr((folder / "home").string()), HasSubstr("no config.json")));
-  EXPECT_THAT(complaint([&] { small_model().save(folder / "home/"); }), HasSubstr("no config.json"));
+  EXPECT_THAT(message_of([&] { small_model().save(folder / "home/"); }), HasSubstr("no config.json"));
   EXPECT_EQ(read_file(folder / "home/work/thesis.txt"), "years");
   fs::create_directories(folder / "empty");
   EXPECT_NO_THROW(small_model().save(folder / "empty"));
@@ -194,9 +187,9 @@ TEST(CausalLM, HiddenRefusesWhatItCannotRead) {
   const auto with = [&](const std::function<void(PackedTokens&)>& change) {
     PackedTokens tokens = pack(std::vector<TokenIds>{{1, 2, 3}, {4, 5}});
     change(tokens);
-    return complaint([&] { model.hidden(tokens); });
+    return message_of([&] { model.hidden(tokens); });
   };
-  EXPECT_EQ(with([](PackedTokens&) {}), "none");
+  EXPECT_EQ(with([](PackedTokens&) {}), "no error");
   EXPECT_THAT(with([](PackedTokens& t) { t.ids[3] = 50; }), HasSubstr("token id 50 at place 3, expected 0 to 49"));
   EXPECT_THAT(with([](PackedTokens& t) { t.ids[0] = -1; }), HasSubstr("token id -1"));
   EXPECT_THAT(with([](PackedTokens& t) { t.ids = t.ids.to(at::kInt); }), HasSubstr("ids [5] Int"));
@@ -206,7 +199,7 @@ TEST(CausalLM, HiddenRefusesWhatItCannotRead) {
   EXPECT_THAT(with([](PackedTokens& t) { t.starts[1] = 0; }), HasSubstr("starts 0, 0, 5"));
 
   EXPECT_NO_THROW(model.hidden(pack(std::vector<TokenIds>{{1}, TokenIds(32, 3)})));
-  EXPECT_THAT(complaint([&] {
+  EXPECT_THAT(message_of([&] {
                 model.hidden(pack(std::vector<TokenIds>{{1}, TokenIds(33, 3)}));
               }),
               HasSubstr("a sequence of 33 tokens, expected at most 32, the model's context"));
@@ -218,19 +211,19 @@ TEST(CausalLM, HiddenWithACacheRefusesWhatItCannotRead) {
   const auto sequence = cache.create();
   const auto run = [&](std::vector<std::int64_t> ids, std::int64_t planned) {
     const KvStep step = cache.plan(std::vector{sequence}, std::vector{planned});
-    return complaint([&] { model.hidden(at::tensor(ids), cache, step); });
+    return message_of([&] { model.hidden(at::tensor(ids), cache, step); });
   };
-  EXPECT_EQ(run({1, 2, 3}, 3), "none");
+  EXPECT_EQ(run({1, 2, 3}, 3), "no error");
   EXPECT_THAT(run({1, 2, 3}, 2), HasSubstr("ids [3] Long for 2 slots"));
   EXPECT_THAT(run({1, 50}, 2), HasSubstr("token id 50"));
-  EXPECT_EQ(run(std::vector<std::int64_t>(25, 1), 25), "none");
+  EXPECT_EQ(run(std::vector<std::int64_t>(25, 1), 25), "no error");
   EXPECT_THAT(run({1}, 1), HasSubstr("a sequence of 33 tokens, expected at most 32"));
   // A cache of another model's layout.
   ModelConfig other = small_config();
   other.head_dim = 8;
   KvCache wrong(other, 4, at::kFloat, at::kCPU);
   const KvStep step = wrong.plan(std::vector{wrong.create()}, std::vector<std::int64_t>{1});
-  EXPECT_THAT(complaint([&] { model.hidden(at::tensor({std::int64_t{1}}), wrong, step); }),
+  EXPECT_THAT(message_of([&] { model.hidden(at::tensor({std::int64_t{1}}), wrong, step); }),
               HasSubstr("append_to_cache"));
 }
 

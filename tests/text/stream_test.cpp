@@ -5,10 +5,10 @@
 
 #include <random>
 
+#include "base/utf8.h"
 #include "fixtures.h"
 #include "sao/base/error.h"
 #include "support/paths.h"
-#include "text/utf8.h"
 
 namespace sao {
 namespace {

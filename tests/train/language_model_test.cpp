@@ -50,8 +50,9 @@ std::vector<std::string> run(LanguageModelTrainer& trainer) {
 
 TEST(LanguageModel, LearnsToCount) {
   const CausalLM model = tiny_model();
-  const auto held_out = documents(60);
-  const auto training = documents(50);
+  auto training = documents(60);
+  const std::vector<WeightedDocument> held_out(training.begin() + 50, training.end());
+  training.resize(50);
   const double before = weighted_nll(model, held_out);
   LanguageModelOptions options = small_options();
   options.steps = 150;
@@ -64,6 +65,18 @@ TEST(LanguageModel, LearnsToCount) {
   EXPECT_EQ(trainer.metrics().step, 150);
   EXPECT_GT(trainer.metrics().epoch, 5.0);
   EXPECT_GT(trainer.tokens_per_second(), 0.0);
+}
+
+TEST(LanguageModel, RefusesADocumentLongerThanTheContext) {
+  const std::size_t context = 128;
+  WeightedDocument document{.ids = TokenIds(context + 1, 5), .weights = std::vector<float>(context + 1, 1.0f)};
+  const auto train = [&] {
+    return message_of([&] { LanguageModelTrainer(tiny_model(), {document}, small_options()).step(); });
+  };
+  EXPECT_EQ(train(), "no error") << "the last token is predicted only";
+  document.ids.push_back(5);
+  document.weights.push_back(1.0f);
+  EXPECT_THAT(train(), HasSubstr("document 0: 130 tokens, expected at most 129"));
 }
 
 TEST(LanguageModel, LossIsTheWeightedMeanOverTheWholeStep) {

@@ -11,6 +11,7 @@
 #include "sao/io/files.h"
 #include "sao/model/causal_lm.h"
 #include "sao/train/trainer.h"
+#include "support/message_of.h"
 
 namespace sao::testing {
 
@@ -82,16 +83,6 @@ inline double largest_difference(const CausalLM& a, const CausalLM& b) {
     largest = std::max(largest, difference.max().item<double>());
   }
   return largest;
-}
-
-template <class F>
-std::string message_of(F&& work) {
-  try {
-    work();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace sao::testing

@@ -15,6 +15,7 @@
 #include "io/json.h"
 #include "sao/base/error.h"
 #include "sao/train/logps.h"
+#include "support/counting_allocator.h"
 #include "support/paths.h"
 #include "train/tiny_model.h"
 
@@ -375,12 +376,71 @@ TEST(Trainer, StepsUnderANoGradGuardToo) {
 TEST(Trainer, ActivationCheckpointingChangesNothingButMemory) {
   TrainerOptions options = small_options();
   const CausalLM plain = tiny_model(), recomputed = tiny_model();
+  const testing::CountingAllocator counting;
   Trainer a(plain, toy_pairs(12), options);
   options.activation_checkpointing = true;
   Trainer b(recomputed, toy_pairs(12), options);
-  run(a);
-  run(b);
+  const std::int64_t kept = counting.peak_of([&] { run(a); }), made_again = counting.peak_of([&] { run(b); });
   EXPECT_LT(largest_difference(plain, recomputed), 1e-6);
+  EXPECT_LT(made_again, kept * 3 / 4);
+}
+
+TEST(Trainer, GradientsOfOthersDoNotEnterAStep) {
+  const CausalLM clean = tiny_model(), used = tiny_model();
+  Trainer expected(clean, toy_pairs(12), small_options());
+  used.set_requires_grad(true);
+  const auto leave_gradients = [&] {
+    for (const auto& [name, tensor] : used.parameters()) {
+      at::Tensor parameter = tensor;
+      parameter.mutable_grad() = at::full_like(tensor, 100.0);
+    }
+  };
+  leave_gradients();  // before the trainer is made, and between its steps
+  Trainer trainer(used, toy_pairs(12), small_options());
+  ASSERT_TRUE(expected.step());
+  ASSERT_TRUE(trainer.step());
+  leave_gradients();
+  EXPECT_EQ(run(trainer), run(expected));
+  EXPECT_TRUE(same_bits(used, copy_weights(clean)));
+}
+
+TEST(Trainer, RefusesAWarmupOfAllSteps) {
+  TrainerOptions options = small_options();
+  options.epochs = 1;
+  options.schedule.warmup_ratio = 0.1;  // one step of one, as transformers rounds up
+  const std::string message = message_of([&] { Trainer(tiny_model(), toy_pairs(8), options); });
+  EXPECT_THAT(message, HasSubstr("warms up for 1 of 1 steps"));
+  EXPECT_THAT(message, HasSubstr("lower schedule.warmup_ratio = 0.1"));
+  EXPECT_EQ(message_of([&] { Trainer(tiny_model(), toy_pairs(16), options); }), "no error");
+}
+
+TEST(Trainer, PairsBeyondTheContextAreTooLongWhateverTheLimit) {
+  auto pairs = toy_pairs(8);
+  pairs.push_back({.prompt = TokenIds(100, 5), .chosen = TokenIds(29, 6), .rejected = {7}, .id = "longer by one"});
+  pairs.push_back({.prompt = TokenIds(100, 5), .chosen = TokenIds(28, 6), .rejected = {7}, .id = "fits"});
+  for (const std::int64_t limit : {0, 2048}) {
+    TrainerOptions options = small_options();
+    options.max_length = limit;
+    const Trainer trainer(tiny_model(), pairs, options);
+    EXPECT_EQ(trainer.dropped(), (std::map<std::string, std::int64_t>{{"too_long", 1}})) << limit;
+    EXPECT_EQ(trainer.pairs().back().id, "fits");
+  }
+}
+
+TEST(Trainer, ResumeNoticesAnotherReference) {
+  const TemporaryFolder folder;
+  TrainerOptions options = small_options(DPO{});
+  options.checkpoint.every_steps = 1;
+  const auto resume = [&](std::uint64_t reference) {
+    return message_of([&] {
+      Trainer trainer(tiny_model(), toy_pairs(16), options, tiny_model(reference));
+      trainer.start_or_resume(folder.path());
+      trainer.step();
+    });
+  };
+  ASSERT_EQ(resume(5), "no error");
+  EXPECT_THAT(resume(6), HasSubstr("reference: "));
+  EXPECT_EQ(resume(5), "no error");
 }
 
 TEST(Trainer, StopsAtTheFirstNonFiniteLossWithAReport) {

@@ -13,11 +13,11 @@
 #include <tuple>
 #include <utility>
 
+#include "base/utf8.h"
 #include "eval/logistic.h"
 #include "sao/base/error.h"
 #include "sao/base/statistics.h"
 #include "sao/io/files.h"
-#include "text/utf8.h"
 
 namespace sao {
 namespace {

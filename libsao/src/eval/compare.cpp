@@ -8,10 +8,10 @@
 #include <limits>
 #include <utility>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
 #include "sao/base/statistics.h"
 #include "sao/synth/responses.h"
-#include "text/utf8.h"
 
 namespace sao {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file under a temporary name that gets its own name once it is whole.
+// What the files of this room share: temporary names, and the system's errors as ours.
 #pragma once
 
 #include <filesystem>
@@ -9,25 +9,6 @@ namespace sao::detail {
 
 /// Stands in the names of files and folders that have not got their own yet; these names begin with a dot.
 inline constexpr std::string_view kTemporaryMark = ".sao-partial-";
-
-/// Written piece by piece; commit() gives it its name. Without commit the destructor removes it.
-class AtomicFile {
- public:
-  /// Throws ResourceError when the temporary neighbour cannot be made.
-  explicit AtomicFile(std::filesystem::path path);
-  ~AtomicFile();
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-
-  void write(std::string_view bytes);
-  /// Flushes to disk and renames.
-  void commit();
-
- private:
-  std::filesystem::path path_;
-  std::filesystem::path temporary_;
-  int descriptor_ = -1;
-};
 
 /// "<what> <path>: <the system's reason for errno>" as a ResourceError.
 [[noreturn]] void throw_system_error(std::string_view what, const std::filesystem::path& path, int error);

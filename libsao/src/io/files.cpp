@@ -128,20 +128,22 @@ void sync_folder(const fs::path& folder) {
   if (handle.get() >= 0) ::fsync(handle.get());
 }
 
+}  // namespace detail
+
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   constexpr mode_t kMode = 0666;  // the umask takes away from it
   std::error_code error;
-  if (fs::is_directory(path_, error)) throw_system_error("cannot write", path_, EISDIR);
+  if (fs::is_directory(path_, error)) detail::throw_system_error("cannot write", path_, EISDIR);
   if (is_stream(path_)) {
     descriptor_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-    if (descriptor_ < 0) throw_system_error("cannot write", path_, errno);
+    if (descriptor_ < 0) detail::throw_system_error("cannot write", path_, errno);
     return;
   }
   do {
     temporary_ = neighbour(path_, kTemporaryMark);
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode);
   } while (descriptor_ < 0 && errno == EEXIST);
-  if (descriptor_ < 0) throw_system_error("cannot write", path_, errno);
+  if (descriptor_ < 0) detail::throw_system_error("cannot write", path_, errno);
 }
 
 AtomicFile::~AtomicFile() {
@@ -151,19 +153,18 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(std::string_view bytes) {
-  if (const int error = write_all(descriptor_, bytes)) throw_system_error("cannot write", path_, error);
+  if (const int error = detail::write_all(descriptor_, bytes)) detail::throw_system_error("cannot write", path_, error);
 }
 
 void AtomicFile::commit() {
-  if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != EROFS) throw_system_error("cannot write", path_, errno);
+  if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != EROFS)
+    detail::throw_system_error("cannot write", path_, errno);
   if (!temporary_.empty() && ::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    throw_system_error("cannot write", path_, errno);
+    detail::throw_system_error("cannot write", path_, errno);
   }
   ::close(std::exchange(descriptor_, -1));
-  sync_folder(parent_or_here(path_));
+  detail::sync_folder(parent_or_here(path_));
 }
-
-}  // namespace detail
 
 std::string read_file(const fs::path& path, std::uint64_t max_bytes) {
   std::string bytes;
@@ -177,7 +178,7 @@ std::string read_file(const fs::path& path, std::uint64_t max_bytes) {
 }
 
 void write_file_atomically(const fs::path& path, std::string_view bytes) {
-  detail::AtomicFile file(path);
+  AtomicFile file(path);
   file.write(bytes);
   file.commit();
 }

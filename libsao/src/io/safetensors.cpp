@@ -22,6 +22,7 @@
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "sao/base/error.h"
+#include "sao/io/files.h"
 
 namespace sao {
 namespace fs = std::filesystem;
@@ -359,7 +360,7 @@ void write_safetensors(const fs::path& path, const NamedTensors& tensors,
         fmt::format("{}: a header of {} bytes, expected at most {}", path.string(), text.size(), kMaxHeaderBytes));
   }
 
-  detail::AtomicFile file(path);
+  AtomicFile file(path);
   const std::uint64_t length = text.size();
   file.write({reinterpret_cast<const char*>(&length), sizeof(length)});
   file.write(text);

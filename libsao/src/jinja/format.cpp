@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "base/utf8.h"
 #include "jinja/operators.h"
 #include "jinja/unicode.h"
 
@@ -52,13 +53,13 @@ std::string ascii_only(std::string_view text) {
 
 // `sign`, `prefix` and `digits` in a field; the rest of a number (".5e10") belongs to the digits.
 std::string pad(Runtime& runtime, const Spec& spec, std::string_view sign, std::string_view digits, char own_align) {
-  const auto used = static_cast<std::int64_t>(character_count(sign) + character_count(digits));
+  const auto used = static_cast<std::int64_t>(detail::count_characters(sign) + detail::count_characters(digits));
   const std::int64_t gap = std::max<std::int64_t>(spec.width - used, 0);
   runtime.allocate(static_cast<std::size_t>(gap) * 4);
   const char align = spec.align ? spec.align : own_align;
   const auto fill = [&](std::int64_t count) {
     std::string text;
-    for (std::int64_t i = 0; i < count; ++i) append_character(text, spec.fill);
+    for (std::int64_t i = 0; i < count; ++i) detail::append_utf8(spec.fill, text);
     return text;
   };
   std::string text;
@@ -159,7 +160,7 @@ std::string one_character(std::int64_t code) {
   if (code < 0 || code > 0x10FFFF) fail("OverflowError", "%c arg not in range(0x110000)");
   if (code >= 0xD800 && code < 0xE000) unsupported("characters of half a surrogate pair are not supported");
   std::string text;
-  append_character(text, static_cast<char32_t>(code));
+  detail::append_utf8(static_cast<char32_t>(code), text);
   return text;
 }
 
@@ -361,7 +362,7 @@ class PercentFormatter {
       }
       case 'c': {
         if (const auto* string = as<StringObject>(value)) {
-          if (character_count(string->text()) != 1) type_error("%c requires int or char");
+          if (detail::count_characters(string->text()) != 1) type_error("%c requires int or char");
           return pad(runtime_, spec, "", string->text(), '>');
         }
         const auto code = as_integer(value);

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <optional>
 
+#include "base/utf8.h"
 #include "jinja/methods.h"
 #include "jinja/operators.h"
 #include "jinja/unicode.h"
@@ -324,7 +325,7 @@ class Lexer {
         if (code > 0x10FFFF) fail("TemplateSyntaxError", "illegal Unicode character", line_);
         if (code >= 0xD800 && code < 0xE000)
           fail("Unsupported", "characters of half a surrogate pair are not supported", line_);
-        append_character(value, code);
+        detail::append_utf8(code, value);
         i += count;
       };
       constexpr std::string_view kFrom = "\\'\"abfnrtv";
@@ -337,7 +338,7 @@ class Lexer {
         unsigned code = static_cast<unsigned>(c - '0');
         for (int more = 0; more < 2 && i < text.size() && text[i] >= '0' && text[i] <= '7'; ++more)
           code = code * 8 + static_cast<unsigned>(text[i++] - '0');
-        append_character(value, code);
+        detail::append_utf8(code, value);
       } else if (c == 'x') {
         hex(2, "\\xXX");
       } else if (c == 'u') {
@@ -377,7 +378,7 @@ class Lexer {
     next_character(rest(), end);
     fail("TemplateSyntaxError",
          fmt::format("unexpected char {} at {}", repr(rest().substr(0, end)),
-                     character_count(std::string_view(source_).substr(0, place_))),
+                     detail::count_characters(std::string_view(source_).substr(0, place_))),
          line_);
   }
 

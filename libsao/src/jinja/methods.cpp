@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/utf8.h"
 #include "jinja/format.h"
 #include "jinja/operators.h"
 #include "jinja/unicode.h"
@@ -42,7 +43,7 @@ struct Part {
 };
 Part part_of(const std::string& text, const std::optional<Value>& start, const std::optional<Value>& end) {
   if (!start && !end) return {text};
-  const auto size = static_cast<std::int64_t>(character_count(text));
+  const auto size = detail::count_characters(text);
   const auto place = [&](const std::optional<Value>& value, std::int64_t otherwise) {
     if (!value || is_none(*value)) return otherwise;
     const std::int64_t index = integer_or(value, 0);
@@ -67,7 +68,7 @@ std::int64_t find_in(Runtime& runtime, const Value& self, Arguments& arguments, 
                             : from_right  ? part.text.rfind(wanted)
                                           : part.text.find(wanted);
   if (place == part.text.npos) return -1;
-  return part.characters_before + static_cast<std::int64_t>(character_count(part.text.substr(0, place)));
+  return part.characters_before + detail::count_characters(part.text.substr(0, place));
 }
 
 Value find(Runtime& runtime, const Value& self, Arguments& arguments) {
@@ -93,7 +94,7 @@ Value string_count(Runtime& runtime, const Value& self, Arguments& arguments) {
   const std::string& wanted = string_argument("count", *values[0]);
   runtime.search(part.text.size(), wanted.size());
   if (part.inverted) return 0;
-  if (wanted.empty()) return static_cast<std::int64_t>(character_count(part.text)) + 1;
+  if (wanted.empty()) return detail::count_characters(part.text) + 1;
   std::int64_t count = 0;
   for (std::size_t i = part.text.find(wanted); i != part.text.npos; i = part.text.find(wanted, i + wanted.size()))
     ++count;
@@ -315,7 +316,7 @@ char32_t fill_argument(const std::optional<Value>& value) {
 
 std::string repeated(char32_t c, std::int64_t count) {
   std::string text;
-  for (std::int64_t i = 0; i < count; ++i) append_character(text, c);
+  for (std::int64_t i = 0; i < count; ++i) detail::append_utf8(c, text);
   return text;
 }
 
@@ -329,7 +330,7 @@ Value justify_method(Runtime& runtime, const Value& self, Arguments& arguments) 
   const std::int64_t width = std::max<std::int64_t>(integer_or(values[0], 0), 0);
   check_width(runtime, width);
   const std::string& text = text_of(self);
-  const std::string fill = repeated(fill_argument(values[1]), width - static_cast<std::int64_t>(character_count(text)));
+  const std::string fill = repeated(fill_argument(values[1]), width - detail::count_characters(text));
   return like(runtime, self, left ? text + fill : fill + text);
 }
 Value zero_fill(Runtime& runtime, const Value& self, Arguments& arguments) {
@@ -338,7 +339,7 @@ Value zero_fill(Runtime& runtime, const Value& self, Arguments& arguments) {
   check_width(runtime, width);
   const std::string& text = text_of(self);
   const bool sign = text.starts_with('+') || text.starts_with('-');
-  const std::string zeros = repeated(U'0', width - static_cast<std::int64_t>(character_count(text)));
+  const std::string zeros = repeated(U'0', width - detail::count_characters(text));
   return like(runtime, self, text.substr(0, sign ? 1 : 0) + zeros + text.substr(sign ? 1 : 0));
 }
 Value expand_tabs(Runtime& runtime, const Value& self, Arguments& arguments) {
@@ -353,7 +354,7 @@ Value expand_tabs(Runtime& runtime, const Value& self, Arguments& arguments) {
       text.append(static_cast<std::size_t>(blanks), ' ');
       column += blanks;
     } else {
-      append_character(text, c);
+      detail::append_utf8(c, text);
       column = c == '\n' || c == '\r' ? 0 : column + 1;
     }
   }
@@ -588,8 +589,7 @@ Value join(Runtime& runtime, const Value& separator, const std::vector<Value>& i
 
 Value center(Runtime& runtime, const Value& text, std::int64_t width, char32_t fill) {
   check_width(runtime, width);
-  const std::int64_t margin =
-      std::max<std::int64_t>(width, 0) - static_cast<std::int64_t>(character_count(text_of(text)));
+  const std::int64_t margin = std::max<std::int64_t>(width, 0) - detail::count_characters(text_of(text));
   if (margin <= 0) return text;
   const std::int64_t left = margin / 2 + (margin & width & 1);  // as CPython has it
   return like(runtime, text, repeated(fill, left) + text_of(text) + repeated(fill, margin - left));

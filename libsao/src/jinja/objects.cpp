@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "jinja/methods.h"
 #include "jinja/operators.h"
 #include "jinja/unicode.h"
@@ -106,7 +107,7 @@ std::string StringObject::repr(Runtime&) const {
 }
 std::optional<std::int64_t> StringObject::length(Runtime& runtime) const {
   runtime.step(1 + static_cast<std::int64_t>(text_.size() / 64));
-  return static_cast<std::int64_t>(character_count(text_));
+  return detail::count_characters(text_);
 }
 std::unique_ptr<Iterator> StringObject::iterate(const Value& self) const {
   return std::make_unique<CharacterIterator>(self);
@@ -116,7 +117,7 @@ std::optional<Value> StringObject::attribute(Runtime& runtime, const Value& self
 }
 std::optional<Value> StringObject::item(Runtime& runtime, const Value& key) const {
   runtime.step(1 + static_cast<std::int64_t>(text_.size() / 64));
-  const auto index = index_of(key, static_cast<std::int64_t>(character_count(text_)));
+  const auto index = index_of(key, detail::count_characters(text_));
   if (!index) return std::nullopt;
   std::size_t begin = 0;
   for (std::size_t i = 0; i < *index; ++i) next_character(text_, begin);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/utf8.h"
 #include "jinja/format.h"
 #include "jinja/unicode.h"
 
@@ -513,7 +514,7 @@ Value get_slice(Runtime& runtime, const Value& value, const Value& start, const 
   }
   if (string) {
     std::string text;
-    for (const std::size_t i : indices) append_character(text, characters[i]);
+    for (const std::size_t i : indices) detail::append_utf8(characters[i], text);
     return runtime.string(std::move(text), string->markup());
   }
   std::vector<Value> items;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/utf8.h"
 #include "jinja/interpreter.h"
 #include "jinja/parser.h"
 #include "jinja/unicode.h"
@@ -35,7 +36,7 @@ Template::Template(std::string_view source, std::string name) {
   if (source.size() > kMaxSource)
     throw TemplateError(impl->name, "LimitError", 1,
                         fmt::format("{} bytes, expected at most {}", source.size(), kMaxSource));
-  impl->source = to_valid_utf8(source);
+  impl->source = detail::replace_invalid_utf8(source);
   try {
     impl->syntax = parse(impl->source);
   } catch (const Failure& failure) {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 
+#include "base/utf8.h"
+
 namespace sao::jinja {
 namespace {
 
@@ -70,75 +72,16 @@ void append_lower(std::u32string& out, std::u32string_view text, std::size_t i) 
   }
 }
 
-bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
-
 }  // namespace
-
-std::string to_valid_utf8(std::string_view text) {
-  std::string valid;
-  valid.reserve(text.size());
-  std::size_t i = 0;
-  while (i < text.size()) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    // Table 3-7 of the Unicode standard: the second byte's range depends on the first byte.
-    const std::size_t length = lead < 0x80   ? 1
-                               : lead < 0xC2 ? 0
-                               : lead < 0xE0 ? 2
-                               : lead < 0xF0 ? 3
-                               : lead < 0xF5 ? 4
-                                             : 0;
-    const unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    const unsigned char high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    std::size_t good = length == 0 ? 0 : 1;
-    while (good > 0 && good < length && i + good < text.size()) {
-      const auto byte = static_cast<unsigned char>(text[i + good]);
-      if (good == 1 ? byte < low || byte > high : !is_continuation(text[i + good])) break;
-      ++good;
-    }
-    if (length > 0 && good == length) {
-      valid += text.substr(i, length);
-      i += length;
-    } else {
-      valid += "\xEF\xBF\xBD";
-      i += std::max<std::size_t>(good, 1);
-    }
-  }
-  return valid;
-}
 
 bool is_ascii(std::string_view text) {
   return std::ranges::none_of(text, [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
 }
 
 char32_t next_character(std::string_view text, std::size_t& position) {
-  const auto byte = [&](std::size_t i) {
-    return static_cast<char32_t>(static_cast<unsigned char>(text[position + i]));
-  };
-  const char32_t lead = byte(0);
-  const std::size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  char32_t c = length == 1 ? lead : lead & (0xFFU >> (length + 1));
-  for (std::size_t i = 1; i < length; ++i) c = c << 6 | (byte(i) & 0x3F);
-  position += length;
-  return c;
-}
-
-void append_character(std::string& text, char32_t c) {
-  const auto put = [&](char32_t byte) { text += static_cast<char>(byte); };
-  if (c < 0x80) {
-    put(c);
-  } else if (c < 0x800) {
-    put(0xC0 | c >> 6);
-    put(0x80 | (c & 0x3F));
-  } else if (c < 0x10000) {
-    put(0xE0 | c >> 12);
-    put(0x80 | (c >> 6 & 0x3F));
-    put(0x80 | (c & 0x3F));
-  } else {
-    put(0xF0 | c >> 18);
-    put(0x80 | (c >> 12 & 0x3F));
-    put(0x80 | (c >> 6 & 0x3F));
-    put(0x80 | (c & 0x3F));
-  }
+  const std::string_view rest = text.substr(position);
+  position += detail::character_length(rest);
+  return detail::code_point(rest);
 }
 
 std::u32string to_utf32(std::string_view text) {
@@ -151,12 +94,8 @@ std::u32string to_utf32(std::string_view text) {
 std::string to_utf8(std::u32string_view text) {
   std::string bytes;
   bytes.reserve(text.size());
-  for (const char32_t c : text) append_character(bytes, c);
+  for (const char32_t c : text) detail::append_utf8(c, bytes);
   return bytes;
-}
-
-std::size_t character_count(std::string_view text) {
-  return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return !is_continuation(c); }));
 }
 
 bool is_space(char32_t c) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UTF-8 and what Python's str knows of characters.
+// What Python's str knows of characters.
 #pragma once
 
 #include <cstddef>
@@ -8,16 +8,11 @@
 
 namespace sao::jinja {
 
-/// Every invalid byte sequence becomes U+FFFD.
-std::string to_valid_utf8(std::string_view text);
 bool is_ascii(std::string_view text);
 /// The character at `position` of valid UTF-8; moves `position` behind it.
 char32_t next_character(std::string_view text, std::size_t& position);
-void append_character(std::string& text, char32_t c);
 std::u32string to_utf32(std::string_view text);
 std::string to_utf8(std::u32string_view text);
-/// Number of characters.
-std::size_t character_count(std::string_view text);
 
 bool is_space(char32_t c);
 bool is_line_break(char32_t c);  ///< of str.splitlines

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "jinja/objects.h"
 #include "jinja/unicode.h"
 
@@ -57,7 +58,7 @@ Value checked(const Make& make) {
 
 }  // namespace
 
-Value::Value(std::string text) : data_(std::make_shared<StringObject>(to_valid_utf8(text))) {}
+Value::Value(std::string text) : data_(std::make_shared<StringObject>(detail::replace_invalid_utf8(text))) {}
 
 Value Value::list(std::vector<Value> items) {
   return checked(

@@ -8,10 +8,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
 #include "sao/base/statistics.h"
 #include "sao/judge/judge.h"
-#include "text/utf8.h"
 
 namespace sao {
 namespace {

@@ -13,8 +13,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
-#include "text/utf8.h"
 
 namespace sao {
 namespace {

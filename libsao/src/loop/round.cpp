@@ -12,6 +12,7 @@
 #include <span>
 #include <utility>
 
+#include "base/utf8.h"
 #include "io/json.h"
 #include "loop/evaluation.h"
 #include "loop/manifest.h"
@@ -21,7 +22,6 @@
 #include "sao/loop/report.h"
 #include "sao/loop/training.h"
 #include "sao/model/causal_lm.h"
-#include "text/utf8.h"
 
 namespace sao {
 namespace fs = std::filesystem;

@@ -7,10 +7,10 @@
 #include <bit>
 #include <queue>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
 #include "text/added_tokens.h"
 #include "text/byte_alphabet.h"
-#include "text/utf8.h"
 
 namespace sao::detail {
 namespace {

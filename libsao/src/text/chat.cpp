@@ -7,12 +7,12 @@
 #include <optional>
 #include <utility>
 
+#include "base/utf8.h"
 #include "io/paths.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "text/added_tokens.h"
 #include "text/json_node.h"
-#include "text/utf8.h"
 
 namespace sao {
 namespace {

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
 #include "text/added_tokens.h"
 #include "text/regex.h"
-#include "text/utf8.h"
 
 namespace sao::detail {
 namespace {

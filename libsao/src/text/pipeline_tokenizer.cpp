@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
 #include "text/byte_alphabet.h"
-#include "text/utf8.h"
 
 namespace sao::detail {
 

@@ -8,8 +8,8 @@
 
 #include <new>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
-#include "text/utf8.h"
 
 namespace sao::detail {
 namespace {

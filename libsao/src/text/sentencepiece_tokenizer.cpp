@@ -6,10 +6,10 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "text/pipeline.h"
-#include "text/utf8.h"
 
 namespace sao::detail {
 namespace {

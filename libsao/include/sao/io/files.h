@@ -18,6 +18,27 @@ std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes
 /// appears whole or not at all. Throws ResourceError naming the path and the system's reason.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
+/// The same for a file that is written piece by piece: commit() gives it its name; without it the destructor removes
+/// what there is. A device or a pipe is written to directly.
+class AtomicFile {
+ public:
+  /// Throws ResourceError when the temporary neighbour cannot be made.
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  /// Throws ResourceError naming the path and the system's reason.
+  void write(std::string_view bytes);
+  /// Flushes to disk and renames. Throws as write does.
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+};
+
 /// Fills a new folder beside `folder` with `fill`, then gives it the name `folder`. A folder that has this name is
 /// removed with everything in it; where the file system can swap names, there is one of the two at every moment, else
 /// remove_unfinished brings the old one back. When `fill` throws, nothing stays behind. Throws ResourceError when the
@@ -25,7 +46,7 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
 void write_folder_atomically(const std::filesystem::path& folder,
                              const std::function<void(const std::filesystem::path& temporary)>& fill);
 
-/// Removes, in `folder` and below it, the temporary files and folders of the two functions above that a killed process
+/// Removes, in `folder` and below it, the temporary files and folders of what stands above that a killed process
 /// left behind; a folder that was being replaced is put back where the new one had not yet got its name. Only for a
 /// folder that nobody else is writing to.
 void remove_unfinished(const std::filesystem::path& folder);
