@@ -28,7 +28,7 @@ message(STATUS \"found \${SaoTorch_VERSION} \${SaoTorch_INCLUDE_DIR} \${SaoTorch
 
 # One build folder throughout, as a user has it. `expected` is a regular expression of what is said.
 function(configure name good expected)
-  execute_process(COMMAND ${CMAKE_COMMAND} -S ${WORK_DIR}/project -B ${WORK_DIR}/build -D SAO_TORCH_DIR=${WORK_DIR}/${name}/torch
+  execute_process(COMMAND ${CMAKE_COMMAND} -G Ninja -S ${WORK_DIR}/project -B ${WORK_DIR}/build -D SAO_TORCH_DIR=${WORK_DIR}/${name}/torch
                           -D CMAKE_C_COMPILER=${CC} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
   string(REGEX REPLACE "[ \n]+" " " output "${output}")  # CMake breaks its lines
   if((good AND NOT status EQUAL 0) OR (NOT good AND status EQUAL 0) OR NOT output MATCHES "${expected}")
