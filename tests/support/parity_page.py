@@ -9,8 +9,9 @@ INTRO = """# Parity
 
 What libsao computes beside what the reference implementations compute, on the same inputs. Made by `./dev parity`, which runs the
 tests and writes down what each comparison found; the tests fail above the tolerance. Fixtures: `tests/golden/*` (each with the
-script that made it) and, where they stand beside the checkout, `../shared/parity` and `../shared/alpaca-eval`.
-{versions}
+script that made it) and further sets of the same kinds that are kept outside the repository; where they are absent, their rows are
+missing here. References: transformers 5.17.0, TRL 1.16.0, PEFT 0.21.2, tokenizers 0.23.3, sentencepiece 0.2.3, jinja2 3.1.6,
+lm-evaluation-harness, the published AlpacaEval 2.0 leaderboard; LibTorch 2.11 on both sides.
 
 A tolerance of 0 means equal, and "worst" then counts what differs. "relative" differences are |ours - reference| / |reference|.
 """
@@ -31,7 +32,7 @@ def main() -> None:
         rows[area, subject, what] = new
     if not rows:
         sys.exit("parity_page: no comparison was reported")
-    print(INTRO.format(versions=" ".join(sys.argv[2:])), end="")
+    print(INTRO, end="")
     areas = sorted({key[0] for key in rows}, key=lambda area: (ORDER.index(area) if area in ORDER else len(ORDER), area))
     for area in areas:
         mine = sorted((key, row) for key, row in rows.items() if key[0] == area)
