@@ -84,6 +84,45 @@ TEST_P(Attention, PackedAgreesWithItsTwinAndItsGradientToo) {
   for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(a[i], e[i], 2e-5, 2e-5)) << "input " << i;
 }
 
+TEST_P(Attention, SequencesThatShareAParentAgreeWithTheTwinAndStandAloneBitForBit) {
+  const AttentionCase& p = GetParam();
+  at::manual_seed(6);
+  // Two prompts of 7 and 20 tokens; the first is continued twice, the second three times, one sequence stands alone.
+  const at::Tensor starts = at::tensor({0, 7, 16, 17, 37, 40, 58, 60, 65}, at::kLong);
+  const at::Tensor parents = at::tensor({-1, 0, 0, -1, 3, 3, -1, 3}, at::kLong);
+  const at::Tensor q = leaf(at::randn({65, p.heads, p.head_dim})), k = leaf(at::randn({65, p.kv_heads, p.head_dim}));
+  const at::Tensor v = leaf(at::randn({65, p.kv_heads, p.head_dim}));
+  const AttentionOptions options{.scale = 0.7, .softcap = p.softcap, .window = p.window};
+  const at::Tensor actual = packed_attention(q, k, v, starts, options, parents);
+  const at::Tensor expected =
+      reference::packed_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), starts, options, parents);
+  EXPECT_TRUE(close(actual, expected, 3e-6, 1e-5));
+  const auto a = gradients(actual, {q, k, v}), e = gradients(expected, {q, k, v});
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(a[i], e[i], 2e-5, 2e-5)) << "input " << i;
+
+  for (const auto& [parent, child] : {std::pair{0, 1}, {0, 2}, {3, 4}, {3, 5}, {3, 7}}) {
+    const auto rows = [&](const at::Tensor& x, int s) {
+      const std::int64_t begin = starts[s].item<std::int64_t>();
+      return x.detach().narrow(0, begin, starts[s + 1].item<std::int64_t>() - begin);
+    };
+    const auto joined = [&](const at::Tensor& x) { return at::cat({rows(x, parent), rows(x, child)}); };
+    const std::int64_t length = joined(q).size(0);
+    const at::Tensor alone =
+        packed_attention(joined(q), joined(k), joined(v), at::tensor({std::int64_t{0}, length}), options);
+    EXPECT_TRUE(testing::identical(at::cat({rows(actual, parent), rows(actual, child)}), alone)) << child;
+  }
+}
+
+TEST(Attention, RefusesParentsThatAreNone) {
+  const at::Tensor x = at::randn({6, 2, 8}), starts = at::tensor({0, 2, 4, 6}, at::kLong);
+  for (const std::vector<std::int64_t>& bad :
+       {std::vector<std::int64_t>{0, -1, -1}, {-1, 2, -1}, {-1, 0, 1}, {-2, -1, -1}, {-1, 0}}) {
+    EXPECT_THROW(packed_attention(x, x, x, starts, {}, at::tensor(bad, at::kLong)), InputError) << bad[0];
+  }
+  EXPECT_THROW(packed_attention(x, x, x, starts, {}, at::tensor({-1, 0, 0}, at::kInt)), InputError);
+  EXPECT_NO_THROW(packed_attention(x, x, x, starts, {}, at::tensor({-1, 0, 0}, at::kLong)));
+}
+
 TEST_P(Attention, PagedEqualsPackedBitForBitHoweverTheSequenceIsCut) {
   const AttentionCase& p = GetParam();
   at::manual_seed(5);

@@ -43,6 +43,23 @@ bool alike(const at::Tensor& a, const at::Tensor& b) {
   return a.scalar_type() == b.scalar_type() && a.device() == b.device();
 }
 
+void check_parents(const at::Tensor& parents, std::int64_t sequences) {
+  if (!parents.defined()) return;
+  if (parents.dim() != 1 || parents.size(0) != sequences || parents.scalar_type() != at::kLong ||
+      !parents.device().is_cpu() || !parents.is_contiguous()) {
+    throw InputError(
+        fmt::format("packed_attention: parents {}, expected [{}] int64 on the CPU", describe(parents), sequences));
+  }
+  const std::int64_t* parent = parents.const_data_ptr<std::int64_t>();
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    if (parent[s] < -1 || parent[s] >= s || (parent[s] >= 0 && parent[parent[s]] != -1)) {
+      throw InputError(fmt::format(
+          "packed_attention: parent {} of sequence {}, expected -1 or an earlier sequence that has none itself",
+          parent[s], s));
+    }
+  }
+}
+
 void check_packed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts) {
   if (q.dim() != 3 || k.dim() != 3 || !k.sizes().equals(v.sizes()) || q.size(0) != k.size(0) ||
       q.size(2) != k.size(2) || k.size(1) < 1 || q.size(1) % k.size(1) != 0 || !alike(q, k) || !alike(q, v) ||
@@ -114,19 +131,40 @@ struct HeadRows {
 
 at::Tensor rows_contiguous(const at::Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
 
-// One sequence's rows of a head as blocks of 16: [16][D] with zero rows at the end, or [D][16] transposed.
+// What a sequence sees: its parent's tokens, then its own. Index j of it is a row of the pack.
+struct Seen {
+  std::int64_t parent_begin, parent_length, begin, length;
+
+  std::int64_t total() const { return parent_length + length; }
+  std::int64_t operator[](std::int64_t j) const {
+    return j < parent_length ? parent_begin + j : begin + j - parent_length;
+  }
+};
+
+Seen seen_by(const at::Tensor& starts, const at::Tensor& parents, std::int64_t s) {
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  const std::int64_t parent = parents.defined() ? parents.const_data_ptr<std::int64_t>()[s] : -1;
+  Seen seen{.parent_begin = 0, .parent_length = 0, .begin = start[s], .length = start[s + 1] - start[s]};
+  if (parent >= 0) {
+    seen.parent_begin = start[parent];
+    seen.parent_length = start[parent + 1] - start[parent];
+  }
+  return seen;
+}
+
+// The rows of a head that a sequence sees as blocks of 16: [16][D] with zero rows at the end, or [D][16] transposed.
 class Blocks {
  public:
-  void copy(const HeadRows& rows, std::int64_t begin, std::int64_t length, std::int64_t head_dim) {
-    prepare(length, head_dim, B * head_dim);
-    for (std::int64_t j = 0; j < length; ++j) {
-      std::memcpy(storage_.data() + j * head_dim, rows[begin + j], sizeof(float) * static_cast<std::size_t>(head_dim));
+  void copy(const HeadRows& rows, const Seen& seen, std::int64_t head_dim) {
+    prepare(seen.total(), head_dim, B * head_dim);
+    for (std::int64_t j = 0; j < seen.total(); ++j) {
+      std::memcpy(storage_.data() + j * head_dim, rows[seen[j]], sizeof(float) * static_cast<std::size_t>(head_dim));
     }
   }
-  void transpose(const HeadRows& rows, std::int64_t begin, std::int64_t length, std::int64_t head_dim) {
-    prepare(length, head_dim, B * head_dim);
-    for (std::int64_t j = 0; j < length; ++j) {
-      const float* row = rows[begin + j];
+  void transpose(const HeadRows& rows, const Seen& seen, std::int64_t head_dim) {
+    prepare(seen.total(), head_dim, B * head_dim);
+    for (std::int64_t j = 0; j < seen.total(); ++j) {
+      const float* row = rows[seen[j]];
       float* block = storage_.data() + (j / B) * B * head_dim + j % B;
       for (std::int64_t d = 0; d < head_dim; ++d) block[d * B] = row[d];
     }
@@ -152,7 +190,8 @@ std::int64_t first_key(std::int64_t position, std::int64_t window) {
 
 // Forward over packed sequences. log_sum_exp: [heads, T], or undefined when not wanted.
 at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
-                          const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp) {
+                          const at::Tensor& starts, const at::Tensor& parents, const AttentionOptions& options,
+                          at::Tensor* log_sum_exp) {
   if (const cuda::Table* gpu = cuda::kernels_for(q_in)) {
     return gpu->packed_attention(q_in, k_in, v_in, starts, options, log_sum_exp);
   }
@@ -163,17 +202,16 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
   if (log_sum_exp != nullptr) *log_sum_exp = at::empty({heads, tokens}, out.options());
   float* lse = log_sum_exp != nullptr ? log_sum_exp->mutable_data_ptr<float>() : nullptr;
   float* out_data = out.mutable_data_ptr<float>();
-  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
 
   at::parallel_for(0, sequences * kv_heads, 1, [&](std::int64_t task_begin, std::int64_t task_end) {
     Blocks keys, values;
     std::vector<float> scores;
     for (std::int64_t task = task_begin; task < task_end; ++task) {
       const std::int64_t s = task / kv_heads, kv_head = task % kv_heads;
-      const std::int64_t begin = start[s], length = start[s + 1] - begin;
-      keys.transpose(HeadRows(k, kv_head), begin, length, head_dim);
-      values.copy(HeadRows(v, kv_head), begin, length, head_dim);
-      scores.resize(static_cast<std::size_t>(kTile * ((length + B - 1) / B) * B));
+      const Seen seen = seen_by(starts, parents, s);
+      keys.transpose(HeadRows(k, kv_head), seen, head_dim);
+      values.copy(HeadRows(v, kv_head), seen, head_dim);
+      scores.resize(static_cast<std::size_t>(kTile * ((seen.total() + B - 1) / B) * B));
       AttentionRow rows[kTile];
       std::int64_t filled = 0;
       const auto flush = [&] {
@@ -183,9 +221,9 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
         }
         filled = 0;
       };
-      for (std::int64_t i = 0; i < length; ++i) {
+      for (std::int64_t i = seen.parent_length; i < seen.total(); ++i) {
         for (std::int64_t g = 0; g < group; ++g) {
-          const std::int64_t head = kv_head * group + g, token = begin + i;
+          const std::int64_t head = kv_head * group + g, token = seen[i];
           rows[filled++] = {.query = HeadRows(q, head)[token],
                             .out = out_data + token * heads * head_dim + head * head_dim,
                             .log_sum_exp = lse == nullptr ? nullptr : lse + head * tokens + token,
@@ -200,13 +238,29 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
   return out;
 }
 
+// Sequences that stand alone, each followed by those that continue it: what must be worked on together, because
+// gradients of the shared keys and values add up.
+std::vector<std::vector<std::int64_t>> families(std::int64_t sequences, const at::Tensor& parents) {
+  std::vector<std::vector<std::int64_t>> all;
+  std::vector<std::size_t> family(static_cast<std::size_t>(sequences));
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    const std::int64_t parent = parents.defined() ? parents.const_data_ptr<std::int64_t>()[s] : -1;
+    if (parent < 0) all.emplace_back();
+    const std::size_t index = parent < 0 ? all.size() - 1 : family[static_cast<std::size_t>(parent)];
+    family[static_cast<std::size_t>(s)] = index;
+    all[index].push_back(s);
+  }
+  return all;
+}
+
 struct PackedAttention : torch::autograd::Function<PackedAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const at::Tensor& starts, double scale, double softcap, std::int64_t window) {
+                            const at::Tensor& starts, const at::Tensor& parents, double scale, double softcap,
+                            std::int64_t window) {
     at::Tensor log_sum_exp;
     at::Tensor out =
-        packed_forward(q, k, v, starts, {.scale = scale, .softcap = softcap, .window = window}, &log_sum_exp);
-    context->save_for_backward({q, k, v, starts, out, log_sum_exp});
+        packed_forward(q, k, v, starts, parents, {.scale = scale, .softcap = softcap, .window = window}, &log_sum_exp);
+    context->save_for_backward({q, k, v, starts, parents, out, log_sum_exp});
     context->saved_data["scale"] = scale;
     context->saved_data["softcap"] = softcap;
     context->saved_data["window"] = window;
@@ -215,45 +269,45 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
+    const at::Tensor &starts = saved[3], &parents = saved[4], &out = saved[5], &log_sum_exp = saved[6];
     if (const cuda::Table* gpu = cuda::kernels_for(saved[0])) {
       const AttentionOptions options{.scale = context->saved_data["scale"].toDouble(),
                                      .softcap = context->saved_data["softcap"].toDouble(),
                                      .window = context->saved_data["window"].toInt()};
       const auto [dq, dk, dv] =
-          gpu->packed_attention_backward(saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], grads[0], options);
-      return {dq, dk, dv, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+          gpu->packed_attention_backward(saved[0], saved[1], saved[2], starts, out, log_sum_exp, grads[0], options);
+      return {dq, dk, dv, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
     const at::Tensor q = rows_contiguous(saved[0]), k = rows_contiguous(saved[1]), v = rows_contiguous(saved[2]);
-    const at::Tensor &starts = saved[3], &out = saved[4], &log_sum_exp = saved[5];
     const at::Tensor out_grad = grads[0].contiguous();
     const float scale = static_cast<float>(context->saved_data["scale"].toDouble());
     const float softcap = static_cast<float>(context->saved_data["softcap"].toDouble());
     const std::int64_t window = context->saved_data["window"].toInt();
     const std::int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k.size(1);
-    const std::int64_t group = heads / kv_heads, sequences = starts.size(0) - 1, width = heads * head_dim;
+    const std::int64_t group = heads / kv_heads, width = heads * head_dim;
     at::Tensor q_grad = at::empty({tokens, heads, head_dim}, q.options());
-    at::Tensor k_grad = at::empty({tokens, kv_heads, head_dim}, q.options());
-    at::Tensor v_grad = at::empty({tokens, kv_heads, head_dim}, q.options());
+    at::Tensor k_grad = at::zeros({tokens, kv_heads, head_dim}, q.options());
+    at::Tensor v_grad = at::zeros({tokens, kv_heads, head_dim}, q.options());
     float* dq = q_grad.mutable_data_ptr<float>();
     float* dk = k_grad.mutable_data_ptr<float>();
     float* dv = v_grad.mutable_data_ptr<float>();
     const float* o = out.const_data_ptr<float>();
     const float* d_out = out_grad.const_data_ptr<float>();
     const float* lse = log_sum_exp.const_data_ptr<float>();
-    const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+    const std::vector<std::vector<std::int64_t>> all = families(starts.size(0) - 1, parents);
 
-    at::parallel_for(0, sequences * kv_heads, 1, [&](std::int64_t task_begin, std::int64_t task_end) {
+    const auto tasks = static_cast<std::int64_t>(all.size()) * kv_heads;
+    at::parallel_for(0, tasks, 1, [&](std::int64_t task_begin, std::int64_t task_end) {
       Blocks keys_t, values_t, keys;
       std::vector<float> scratch, dk_rows, dv_rows;
-      for (std::int64_t task = task_begin; task < task_end; ++task) {
-        const std::int64_t s = task / kv_heads, kv_head = task % kv_heads;
-        const std::int64_t begin = start[s], length = start[s + 1] - begin;
-        keys_t.transpose(HeadRows(k, kv_head), begin, length, head_dim);
-        values_t.transpose(HeadRows(v, kv_head), begin, length, head_dim);
-        keys.copy(HeadRows(k, kv_head), begin, length, head_dim);
-        scratch.resize(static_cast<std::size_t>(2 * kTile * ((length + B - 1) / B) * B));
-        dk_rows.assign(static_cast<std::size_t>(length * head_dim), 0.0f);
-        dv_rows.assign(static_cast<std::size_t>(length * head_dim), 0.0f);
+      const auto sequence = [&](std::int64_t s, std::int64_t kv_head) {
+        const Seen seen = seen_by(starts, parents, s);
+        keys_t.transpose(HeadRows(k, kv_head), seen, head_dim);
+        values_t.transpose(HeadRows(v, kv_head), seen, head_dim);
+        keys.copy(HeadRows(k, kv_head), seen, head_dim);
+        scratch.resize(static_cast<std::size_t>(2 * kTile * ((seen.total() + B - 1) / B) * B));
+        dk_rows.assign(static_cast<std::size_t>(seen.total() * head_dim), 0.0f);
+        dv_rows.assign(static_cast<std::size_t>(seen.total() * head_dim), 0.0f);
         AttentionBackwardRow rows[kTile];
         std::int64_t filled = 0;
         const auto flush = [&] {
@@ -263,9 +317,9 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
           }
           filled = 0;
         };
-        for (std::int64_t i = 0; i < length; ++i) {
+        for (std::int64_t i = seen.parent_length; i < seen.total(); ++i) {
           for (std::int64_t g = 0; g < group; ++g) {
-            const std::int64_t head = kv_head * group + g, token = begin + i, at = token * width + head * head_dim;
+            const std::int64_t head = kv_head * group + g, token = seen[i], at = token * width + head * head_dim;
             rows[filled++] = {.query = HeadRows(q, head)[token],
                               .out = o + at,
                               .out_grad = d_out + at,
@@ -277,17 +331,40 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
           }
         }
         flush();
-        for (std::int64_t i = 0; i < length; ++i) {
-          const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(head_dim);
-          const std::int64_t to = ((begin + i) * kv_heads + kv_head) * head_dim;
-          std::memcpy(dk + to, dk_rows.data() + i * head_dim, bytes);
-          std::memcpy(dv + to, dv_rows.data() + i * head_dim, bytes);
+        for (std::int64_t j = 0; j < seen.total(); ++j) {
+          const std::int64_t to = (seen[j] * kv_heads + kv_head) * head_dim;
+          for (std::int64_t d = 0; d < head_dim; ++d) {
+            dk[to + d] += dk_rows[static_cast<std::size_t>(j * head_dim + d)];
+            dv[to + d] += dv_rows[static_cast<std::size_t>(j * head_dim + d)];
+          }
         }
+      };
+      for (std::int64_t task = task_begin; task < task_end; ++task) {
+        for (const std::int64_t s : all[static_cast<std::size_t>(task / kv_heads)]) sequence(s, task % kv_heads);
       }
     });
-    return {q_grad, k_grad, v_grad, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {q_grad, k_grad, v_grad, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
+
+// For kernels that know no parents: every sequence with its parent's tokens in front of it, whose results are dropped.
+at::Tensor packed_attention_expanded(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const at::Tensor& starts, const AttentionOptions& options,
+                                     const at::Tensor& parents) {
+  std::vector<std::int64_t> rows, kept, begins{0};
+  for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
+    const Seen seen = seen_by(starts, parents, s);
+    for (std::int64_t j = 0; j < seen.total(); ++j) {
+      if (j >= seen.parent_length) kept.push_back(static_cast<std::int64_t>(rows.size()));
+      rows.push_back(seen[j]);
+    }
+    begins.push_back(static_cast<std::int64_t>(rows.size()));
+  }
+  const at::Tensor from = at::tensor(rows, at::kLong).to(q.device());
+  return packed_attention(q.index_select(0, from), k.index_select(0, from), v.index_select(0, from),
+                          at::tensor(begins, at::kLong), options)
+      .index_select(0, at::tensor(kept, at::kLong).to(q.device()));
+}
 
 // One sequence at a time, its blocks of the cache in float32.
 at::Tensor paged_widened(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
@@ -310,16 +387,22 @@ at::Tensor paged_widened(const at::Tensor& q, const at::Tensor& keys, const at::
 }  // namespace
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
-                            const AttentionOptions& options) {
+                            const AttentionOptions& options, const at::Tensor& parents) {
   check_packed(q, k, v, starts);
+  check_parents(parents, starts.size(0) - 1);
   if (is_widened(q)) {
-    return packed_attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), starts, options).to(q.scalar_type());
+    return packed_attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), starts, options, parents)
+        .to(q.scalar_type());
   }
-  if (!has_kernel(q)) return reference::packed_attention(q, k, v, starts, options);
+  if (!has_kernel(q)) return reference::packed_attention(q, k, v, starts, options, parents);
+  if (parents.defined() && !q.device().is_cpu()) {
+    return packed_attention_expanded(q, k, v, starts, options, parents);
+  }
   if (at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad())) {
-    return PackedAttention::apply(q, k, v, starts, options.scale, options.softcap, options.window);
+    const at::Tensor known = parents.defined() ? parents : at::full({starts.size(0) - 1}, -1, at::kLong);
+    return PackedAttention::apply(q, k, v, starts, known, options.scale, options.softcap, options.window);
   }
-  return packed_forward(q, k, v, starts, options, nullptr);
+  return packed_forward(q, k, v, starts, parents, options, nullptr);
 }
 
 void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,

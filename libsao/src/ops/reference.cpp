@@ -49,13 +49,20 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
 }
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
-                            const AttentionOptions& options) {
+                            const AttentionOptions& options, const at::Tensor& parents) {
   const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
   std::vector<at::Tensor> outputs;
   for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
-    const std::int64_t begin = start[s], length = start[s + 1] - start[s];
-    outputs.push_back(
-        attend(q.narrow(0, begin, length), k.narrow(0, begin, length), v.narrow(0, begin, length), options));
+    const auto rows = [&](const at::Tensor& x, std::int64_t of) {
+      return x.narrow(0, start[of], start[of + 1] - start[of]);
+    };
+    at::Tensor keys = rows(k, s), values = rows(v, s);
+    const std::int64_t parent = parents.defined() ? parents[s].item<std::int64_t>() : -1;
+    if (parent >= 0) {
+      keys = at::cat({rows(k, parent), keys});
+      values = at::cat({rows(v, parent), values});
+    }
+    outputs.push_back(attend(rows(q, s), keys, values, options));
   }
   return at::cat(outputs);
 }

@@ -12,7 +12,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines);
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind);
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
-                            const AttentionOptions& options);
+                            const AttentionOptions& options, const at::Tensor& parents = {});
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                            const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                            const AttentionOptions& options);

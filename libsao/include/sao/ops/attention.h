@@ -22,8 +22,11 @@ struct AttentionOptions {
 /// Shape: q [T, heads, D], k and v [T, kv_heads, D], starts [S + 1] int64 on the CPU, rising from 0 to T -> [T, heads *
 /// D]. heads is a multiple of kv_heads. Follows: transformers' eager attention of Gemma2 (its default, sdpa, drops the
 /// soft cap).
+/// `parents` [S] int64 on the CPU, or undefined: sequence s continues the earlier sequence parents[s] and sees its
+/// tokens before its own, with the same bits as if they stood in front of it (CPU, float32); -1 = it stands alone.
+/// Answers share their prompt so. A parent has no parent itself.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
-                            const AttentionOptions& options);
+                            const AttentionOptions& options, const at::Tensor& parents = {});
 
 /// Tokens a block of the paged cache holds.
 inline constexpr std::int64_t kCacheBlock = 16;
