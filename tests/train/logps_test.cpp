@@ -59,6 +59,29 @@ TEST(Logps, TokensDoNotDependOnTheBatchWithGradientsOff) {
   EXPECT_EQ(alone, together);
 }
 
+TEST(Logps, AnEqualPromptIsComputedOnceAndChangesNothing) {
+  const CausalLM model = tiny_model();
+  const TokenIds prompt = {5, 9, 4, 7}, copy = prompt, other = {5, 9, 4};
+  const TokenIds one = {3}, two = {8, 2}, many = {6, 6, 1, 9, 3};
+  const std::vector<PromptedResponse> completions{{prompt, many}, {other, two}, {copy, one}, {prompt, two}};
+  const CompletionBatch batch = pack_completions(completions);
+  EXPECT_EQ(batch.tokens.tokens(), 4 + 4 + (3 + 1) + 0 + 1);  // the prompt, and each response without its last token
+  const auto together = response_token_logps(model, completions, {.batch_tokens = 10000});
+  const auto alone = response_token_logps(model, completions, {.batch_tokens = 1});
+  EXPECT_EQ(together, alone);
+
+  // Gradients add up over the responses that share the prompt.
+  const auto gradient = [&](std::span<const PromptedResponse> part) {
+    for (const auto& [name, parameter] : model.parameters()) parameter.mutable_grad() = at::Tensor();
+    token_logps(model, pack_completions(part)).sum().backward();
+    return model.parameters()[1].second.grad().clone();
+  };
+  model.set_requires_grad(true);
+  at::Tensor sum = at::zeros_like(model.parameters()[1].second);
+  for (const PromptedResponse& completion : completions) sum += gradient({&completion, 1});
+  EXPECT_TRUE(at::allclose(gradient(completions), sum, 1e-4, 1e-5));
+}
+
 TEST(Logps, EmptySidesAreRefused) {
   const CausalLM model = tiny_model();
   const TokenIds some = {1, 2}, none;

@@ -382,10 +382,10 @@ struct CausalLM::Impl {
     if (observe) observe(h);
     for (std::size_t i = 0; i < weights.layers.size(); ++i) {
       const PackedLayer* packed_layer = held == nullptr ? nullptr : &held->layers[i];
-      const auto layer = [this, i, packed_layer, positions, rope_table,
-                          starts = tokens.starts](const at::Tensor& input) {
+      const auto layer = [this, i, packed_layer, positions, rope_table, starts = tokens.starts,
+                          parents = tokens.parents](const at::Tensor& input) {
         const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-          return ops::packed_attention(q, k, v, starts, attention_options(i));
+          return ops::packed_attention(q, k, v, starts, attention_options(i), parents);
         };
         return decoder_layer(config, weights.layers[i], packed_layer, input, positions, rope_table, attend);
       };

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "sao/base/error.h"
@@ -39,25 +40,56 @@ void in_batches(std::span<const PromptedResponse> completions, std::int64_t batc
 }  // namespace
 
 CompletionBatch pack_completions(std::span<const PromptedResponse> completions) {
-  std::vector<TokenIds> sequences;
-  std::vector<std::int64_t> rows, targets, owner, lengths;
-  std::int64_t begin = 0;
+  // A prompt with several responses is a sequence of its own, which they continue.
+  struct Shared {
+    std::int64_t uses = 0;
+    std::int64_t sequence = -1;  // once it is in the pack
+    std::int64_t begin = 0;
+  };
+  const auto before = [](TokenSpan a, TokenSpan b) { return std::ranges::lexicographical_compare(a, b); };
+  std::map<TokenSpan, Shared, decltype(before)> prompts(before);
   for (std::size_t s = 0; s < completions.size(); ++s) {
     const auto& [prompt, response] = completions[s];
     if (prompt.empty() || response.empty()) {
       throw InputError(fmt::format("completion {}: prompt of {} tokens, response of {}, expected neither empty", s,
                                    prompt.size(), response.size()));
     }
-    TokenIds ids(prompt.begin(), prompt.end());
-    ids.insert(ids.end(), response.begin(), response.end() - 1);
+    ++prompts[prompt].uses;
+  }
+
+  std::vector<PackedSequence> sequences;
+  std::vector<TokenIds> joined;
+  joined.reserve(completions.size());  // the sequences look into it
+  std::vector<std::int64_t> rows, targets, owner, lengths;
+  std::int64_t end = 0;  // of the pack so far
+  const auto append = [&](TokenSpan ids, std::int64_t parent) {
+    sequences.push_back({.ids = ids, .parent = parent});
+    end += static_cast<std::int64_t>(ids.size());
+  };
+  for (std::size_t s = 0; s < completions.size(); ++s) {
+    const auto& [prompt, response] = completions[s];
+    const auto prompt_length = static_cast<std::int64_t>(prompt.size());
+    const TokenSpan inputs = response.first(response.size() - 1);
+    Shared& known = prompts[prompt];
+    if (known.uses == 1) {
+      known.begin = end;
+      TokenIds& ids = joined.emplace_back(prompt.begin(), prompt.end());
+      ids.insert(ids.end(), inputs.begin(), inputs.end());
+      append(ids, -1);
+    } else if (known.sequence < 0) {
+      known.begin = end;
+      known.sequence = static_cast<std::int64_t>(sequences.size());
+      append(prompt, -1);
+    }
+    // The prompt's last token predicts the response's first, and so on.
+    const std::int64_t first = known.uses == 1 ? known.begin + prompt_length : end;
     for (std::size_t t = 0; t < response.size(); ++t) {
-      rows.push_back(begin + static_cast<std::int64_t>(prompt.size() + t) - 1);
+      rows.push_back(t == 0 ? known.begin + prompt_length - 1 : first + static_cast<std::int64_t>(t) - 1);
       targets.push_back(response[t]);
       owner.push_back(static_cast<std::int64_t>(s));
     }
     lengths.push_back(static_cast<std::int64_t>(response.size()));
-    begin += static_cast<std::int64_t>(ids.size());
-    sequences.push_back(std::move(ids));
+    if (known.uses > 1 && !inputs.empty()) append(inputs, known.sequence);
   }
   return {pack(sequences), int64_tensor(rows), int64_tensor(targets), int64_tensor(owner), int64_tensor(lengths)};
 }

@@ -30,8 +30,14 @@ double desensitised_sum(const double* logps, std::int64_t length, std::int64_t s
 
 std::int64_t size_of(const TokenIds& ids) { return static_cast<std::int64_t>(ids.size()); }
 
+// As TRL counts them: the prompt on either side.
 std::int64_t tokens_of(const TokenPair& pair) {
   return 2 * size_of(pair.prompt) + size_of(pair.chosen) + size_of(pair.rejected);
+}
+
+// In a forward pass, where the prompt stands once.
+std::int64_t computed_tokens(const TokenPair& pair) {
+  return size_of(pair.prompt) + size_of(pair.chosen) + size_of(pair.rejected);
 }
 
 std::int64_t shared_length(const TokenPair& pair) { return std::min(size_of(pair.chosen), size_of(pair.rejected)); }
@@ -257,7 +263,7 @@ struct Trainer::Impl {
       std::size_t end = begin;
       std::int64_t tokens = 0;
       while (end < batch.size()) {
-        tokens += tokens_of(pairs()[batch[end]]);
+        tokens += computed_tokens(pairs()[batch[end]]);
         const auto taken = static_cast<std::int64_t>(end - begin);
         if (taken > 0 && tokens > options.micro_batch_tokens) break;
         if (options.micro_batch_pairs > 0 && taken >= options.micro_batch_pairs) break;

@@ -44,8 +44,8 @@ class CausalLM {
   at::ScalarType dtype() const;
 
   /// Hidden states after the final norm: [T, hidden_size]. Differentiable unless gradients are off. Every sequence
-  /// of `tokens` is causal and sees only itself. With gradients off the result of a token depends on its own
-  /// sequence only, bit for bit, whatever else is in the pack (CPU). Throws InputError for a sequence longer than
+  /// of `tokens` is causal and sees only itself and its parent. With gradients off the result of a token depends on its
+  /// own sequence only, bit for bit, whatever else is in the pack (CPU). Throws InputError for a sequence longer than
   /// max_position_embeddings, starts that do not rise from 0 to T, and ids outside the vocabulary (of a pack on the
   /// CPU).
   at::Tensor hidden(const PackedTokens& tokens) const;

@@ -13,15 +13,25 @@ namespace sao {
 
 /// S sequences, T tokens in all.
 struct PackedTokens {
-  at::Tensor ids;        ///< [T] int64
-  at::Tensor positions;  ///< [T] int64, counted from the start of each sequence
-  at::Tensor starts;     ///< [S + 1] int64 on the CPU: sequence s is tokens starts[s] .. starts[s+1]-1
+  at::Tensor ids;           ///< [T] int64
+  at::Tensor positions;     ///< [T] int64, counted from the start of each sequence, its parent's tokens included
+  at::Tensor starts;        ///< [S + 1] int64 on the CPU: sequence s is tokens starts[s] .. starts[s+1]-1
+  at::Tensor parents = {};  ///< [S] int64 on the CPU, or undefined where there are none: see PackedSequence
 
   std::int64_t sequences() const;
   std::int64_t tokens() const;
 };
 
-/// Packs sequences in the given order; every position counts from 0. Throws InputError on an empty sequence.
+/// What a pack is made of. A sequence may continue an earlier one of the pack: it sees the parent's tokens as if they
+/// stood in front of it, and they are computed once for all that share them (the prompt of several answers).
+struct PackedSequence {
+  TokenSpan ids = {};
+  std::int64_t parent = -1;  ///< index of the sequence that it continues, which has no parent itself; -1 = none
+};
+
+/// Packs sequences in the given order. Throws InputError on an empty sequence and on a parent that is none.
+PackedTokens pack(std::span<const PackedSequence> sequences);
+/// The same for sequences that stand alone.
 PackedTokens pack(std::span<const TokenIds> sequences);
 
 }  // namespace sao

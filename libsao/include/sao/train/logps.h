@@ -25,9 +25,10 @@ struct PromptedResponse {
 
 /// Completions as one packed stream, with the places that predict response tokens.
 struct CompletionBatch {
-  PackedTokens tokens;  ///< prompts and responses, each without its last token, which predicts nothing
-  at::Tensor rows;      ///< [n] int64: tokens of the pack whose successor is scored
-  at::Tensor targets;   ///< [n] int64: that successor
+  PackedTokens
+      tokens;          ///< prompts, equal ones once, and responses, each without its last token, which predicts nothing
+  at::Tensor rows;     ///< [n] int64: tokens of the pack whose successor is scored
+  at::Tensor targets;  ///< [n] int64: that successor
   at::Tensor sequence;  ///< [n] int64: which completion
   at::Tensor lengths;   ///< [S] int64: response tokens of each completion
 };
