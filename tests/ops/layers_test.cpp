@@ -269,6 +269,13 @@ TEST(Ops, RefuseWhatDoesNotFit) {
   EXPECT_THROW(packed.multiply(at::zeros({3, 8}, at::kDouble)), InputError);
   EXPECT_THROW(PackedWeight().multiply(at::zeros({3, 8})), InputError);
   EXPECT_THROW(PackedWeight::pack({}), InputError);
+  const auto pack_with = [](const std::vector<at::Tensor>& biases) {
+    return PackedWeight::pack(std::vector{at::zeros({5, 8})}, biases);
+  };
+  EXPECT_NO_THROW(pack_with({at::zeros({5})}));
+  EXPECT_THROW(pack_with({at::zeros({4})}), InputError);
+  EXPECT_THROW(pack_with({at::zeros({5}, at::kDouble)}), InputError);
+  EXPECT_THROW(pack_with({at::zeros({5}), at::zeros({5})}), InputError);
 }
 
 TEST(Linear, RowsDoNotDependOnEachOther) {
@@ -280,6 +287,15 @@ TEST(Linear, RowsDoNotDependOnEachOther) {
   for (const std::int64_t rows : {1, 7, 64}) {
     EXPECT_TRUE(testing::identical(ops::linear(x.narrow(0, 11, rows), w1), all.narrow(0, 11, rows).narrow(1, 0, 130)));
   }
+}
+
+TEST(Linear, PackedBiasesStandWhereTheirWeightsDo) {
+  at::manual_seed(7);
+  const at::Tensor x = at::randn({9, 20}), w1 = at::randn({30, 20}), w2 = at::randn({7, 20}), bias = at::randn({7});
+  const PackedWeight packed = PackedWeight::pack(std::vector{w1, w2}, std::vector{at::Tensor(), bias});
+  const at::Tensor all = packed.multiply(x);
+  EXPECT_TRUE(close(all, at::cat({at::linear(x, w1), at::linear(x, w2, bias)}, 1), 1e-5));
+  EXPECT_TRUE(testing::identical(packed.multiply(x.narrow(0, 4, 1)), all.narrow(0, 4, 1)));
 }
 
 }  // namespace

@@ -18,7 +18,32 @@ bool PackedWeight::supports(const at::Tensor& weight) {
   return weight.device().is_cpu() && weight.scalar_type() == at::kFloat;
 }
 
-PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights) {
+namespace {
+
+// The biases side by side, zeros where a weight has none; undefined where none has one.
+at::Tensor join_biases(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases) {
+  if (!biases.empty() && biases.size() != weights.size()) {
+    throw InputError(
+        fmt::format("PackedWeight::pack: {} biases for {} weights, expected one each", biases.size(), weights.size()));
+  }
+  std::vector<at::Tensor> parts;
+  bool any = false;
+  for (std::size_t i = 0; i < biases.size(); ++i) {
+    const at::Tensor& bias = biases[i];
+    const std::int64_t outputs = weights[i].size(0);
+    if (bias.defined() && (!PackedWeight::supports(bias) || bias.dim() != 1 || bias.size(0) != outputs)) {
+      throw InputError(
+          fmt::format("PackedWeight::pack: bias {}, expected [{}] float32 on the CPU", describe(bias), outputs));
+    }
+    any = any || bias.defined();
+    parts.push_back(bias.defined() ? bias.detach() : at::zeros({outputs}, weights[i].options().requires_grad(false)));
+  }
+  return any ? at::cat(parts) : at::Tensor();
+}
+
+}  // namespace
+
+PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases) {
   if (weights.empty()) throw InputError("PackedWeight::pack: no weights, expected at least one");
   PackedWeight packed;
   for (const at::Tensor& weight : weights) {
@@ -30,6 +55,7 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights) {
     packed.outputs_ += weight.size(0);
   }
   packed.inputs_ = weights[0].size(1);
+  packed.bias_ = join_biases(weights, biases);
   std::vector<at::Tensor> detached;
   for (const at::Tensor& weight : weights) detached.push_back(weight.detach());
   const at::Tensor joined = detached.size() == 1 ? detached[0].contiguous() : at::cat(detached).contiguous();
@@ -74,6 +100,7 @@ at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
                                    weight, 0, panels, to + begin * outputs_, outputs_);
                      });
   }
+  if (bias_.defined()) y.add_(bias_);
   return y;
 }
 

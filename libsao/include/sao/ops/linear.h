@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// y = x W^T, for training through ATen and for inference through kernels whose result for a row does not depend on
+// y = x W^T + b, for training through ATen and for inference through kernels whose result for a row does not depend on
 // the other rows.
 #pragma once
 
@@ -10,13 +10,15 @@
 
 namespace sao::ops {
 
-/// Weights laid out for the CPU's inference kernel (float32). Several matrices with the same input can be packed as
-/// one, their outputs side by side. A value; copies share. Does not follow later changes of the weights.
+/// Weights laid out for the CPU's inference kernel (float32), with their biases. Several matrices with the same input
+/// can be packed as one, their outputs side by side. A value; copies share. Does not follow later changes of the
+/// weights.
 class PackedWeight {
  public:
   PackedWeight() = default;
-  /// Shape: each weight [n_i, k], float32, CPU. Throws InputError otherwise.
-  static PackedWeight pack(std::span<const at::Tensor> weights);
+  /// Shape: each weight [n_i, k], float32, CPU; as many biases [n_i], undefined where a weight has none, or none at
+  /// all. Throws InputError otherwise.
+  static PackedWeight pack(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases = {});
   /// True where pack and linear work: float32 tensors on the CPU.
   static bool supports(const at::Tensor& weight);
 
@@ -25,12 +27,13 @@ class PackedWeight {
   std::int64_t inputs() const { return inputs_; }
 
   /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds
-  /// over k: a row's bits depend on that row only, whatever the number of rows or threads. Throws InputError for an x
-  /// of another shape, dtype or device, and where nothing was packed.
+  /// over k, and its bias: a row's bits depend on that row only, whatever the number of rows or threads. Throws
+  /// InputError for an x of another shape, dtype or device, and where nothing was packed.
   at::Tensor multiply(const at::Tensor& x) const;
 
  private:
   at::Tensor storage_;
+  at::Tensor bias_;  // [outputs]; undefined: none
   std::int64_t outputs_ = 0;
   std::int64_t inputs_ = 0;
 };

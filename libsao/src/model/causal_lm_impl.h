@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a CausalLM holds, for the two files that implement it: causal_lm.cpp computes, checkpoint.cpp loads and saves.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "model/rope.h"
+#include "model/weights.h"
+#include "sao/model/causal_lm.h"
+#include "sao/ops/attention.h"
+
+namespace sao {
+
+struct CausalLM::Impl {
+  ModelConfig config;
+  std::string base_json;  // config.json as read; empty for a new model
+  detail::Weights weights;
+  NamedTensors parameters;
+  bool activation_checkpointing = false;
+  std::int64_t version = 0;
+
+  // After config and weights are there.
+  void finish();
+
+  at::Device device() const { return weights.embedding.device(); }
+
+  // Cosines and sines of positions 0 .. positions - 1 at least.
+  detail::RotaryTable rotary_table(std::int64_t positions);
+
+  // The packed weights for inference, made anew when weights changed; null where the kernel does not apply.
+  std::shared_ptr<const detail::PackedModel> packed();
+  void drop_packed();
+
+  bool differentiable(const at::Tensor& hidden) const;
+  ops::AttentionOptions attention_options(std::size_t layer) const;
+
+  void check_ids(const at::Tensor& ids, std::int64_t expected, const char* of) const;
+  void check_context(std::int64_t longest) const;
+
+  at::Tensor embed(const at::Tensor& ids) const;
+  at::Tensor final_norm(const at::Tensor& h) const;
+  // Runs all layers over a pack; `observe` sees the embeddings and every layer's output.
+  at::Tensor run(const PackedTokens& tokens, const std::function<void(const at::Tensor&)>& observe);
+
+ private:
+  std::mutex mutex_;  // guards what is made on demand below
+  detail::RotaryTable rope_;
+  std::int64_t rope_positions_ = 0;
+  std::shared_ptr<const detail::PackedModel> packed_model_;  // held by every pass that uses it
+  std::int64_t packed_stamp_ = -1;
+
+  at::Tensor frequencies_;  // [D / 2]
+};
+
+}  // namespace sao

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/decoder.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <utility>
+
+#include "sao/ops/pointwise.h"
+
+namespace sao::detail {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Keeps a layer's input only and computes the layer again in backward. The weights are inputs, so that they get their
+// gradients even when the layer's input needs none.
+struct Recompute : torch::autograd::Function<Recompute> {
+  struct Holder : torch::CustomClassHolder {
+    explicit Holder(LayerFunction function) : layer(std::move(function)) {}
+    LayerFunction layer;
+  };
+
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& h, at::TensorList weights,
+                            c10::intrusive_ptr<Holder> holder) {
+    variable_list saved{h};
+    saved.insert(saved.end(), weights.begin(), weights.end());
+    context->save_for_backward(std::move(saved));
+    context->saved_data["layer"] = c10::IValue::make_capsule(holder);
+    const at::NoGradGuard no_grad;
+    return holder->layer(h);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const auto capsule = context->saved_data["layer"].toCapsule();
+    const auto& layer = static_cast<Holder*>(capsule.get())->layer;
+    const at::Tensor h = saved[0].detach().requires_grad_(true);
+    at::Tensor out;
+    {
+      const at::AutoGradMode with_grad(true);
+      out = layer(h);
+    }
+    variable_list inputs{h};
+    for (std::size_t i = 1; i < saved.size(); ++i) inputs.push_back(saved[i]);
+    variable_list wanted;
+    for (const at::Tensor& t : inputs) {
+      if (t.requires_grad()) wanted.push_back(t);
+    }
+    const variable_list found = torch::autograd::grad({out}, wanted, {grads[0]}, false, false, true);
+    variable_list result;
+    std::size_t next = 0;
+    for (const at::Tensor& t : inputs) result.push_back(t.requires_grad() ? found[next++] : at::Tensor());
+    result.emplace_back();  // the holder
+    return result;
+  }
+};
+
+}  // namespace
+
+at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const PackedLayer* packed, const at::Tensor& h,
+                         const at::Tensor& positions, const RotaryTable& rope, const Attend& attend) {
+  const ops::RmsNormOptions norm{.eps = c.rms_norm_eps, .zero_centered = c.zero_centered_norm};
+  const std::int64_t T = h.size(0), H = c.hidden_size, I = c.intermediate_size;
+  const std::int64_t q_width = c.num_attention_heads * c.head_dim, kv_width = c.num_key_value_heads * c.head_dim;
+
+  at::Tensor x = ops::rms_norm(h, w.input_norm, norm);  // [T, H]
+  const std::vector<at::Tensor> qkv = project(w.qkv, packed ? &packed->qkv : nullptr, x, {q_width, kv_width, kv_width});
+  const at::Tensor q =
+      ops::rotary(qkv[0].view({T, c.num_attention_heads, c.head_dim}), positions, rope.cosines, rope.sines);
+  const at::Tensor k =
+      ops::rotary(qkv[1].view({T, c.num_key_value_heads, c.head_dim}), positions, rope.cosines, rope.sines);
+  const at::Tensor v = qkv[2].view({T, c.num_key_value_heads, c.head_dim});
+  at::Tensor attended = project(w.o, packed ? &packed->o : nullptr, attend(q, k, v), {H})[0];  // [T, H]
+  if (c.post_norms) attended = ops::rms_norm(attended, w.post_attention_norm, norm);
+  const at::Tensor middle = h + attended;
+
+  x = ops::rms_norm(middle, c.post_norms ? w.pre_mlp_norm : w.post_attention_norm, norm);
+  const std::vector<at::Tensor> gate_up = project(w.gate_up, packed ? &packed->gate_up : nullptr, x, {I, I});
+  const ops::Gate kind = c.hidden_act == "silu" ? ops::Gate::kSilu : ops::Gate::kGeluTanh;
+  at::Tensor mlp =
+      project(w.down, packed ? &packed->down : nullptr, ops::gated_activation(gate_up[0], gate_up[1], kind), {H})[0];
+  if (c.post_norms) mlp = ops::rms_norm(mlp, w.post_mlp_norm, norm);
+  return middle + mlp;
+}
+
+at::Tensor recomputed(LayerFunction layer, const at::Tensor& h, const std::vector<at::Tensor>& tensors) {
+  return Recompute::apply(h, at::TensorList(tensors), c10::make_intrusive<Recompute::Holder>(std::move(layer)));
+}
+
+}  // namespace sao::detail

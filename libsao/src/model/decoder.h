@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// One decoder layer, the same for training, scoring and generation.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+
+#include "model/rope.h"
+#include "model/weights.h"
+#include "sao/model/config.h"
+
+namespace sao::detail {
+
+/// q [T, heads, D], k and v [T, kv_heads, D] -> [T, heads * D].
+using Attend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
+
+/// h [T, H] -> [T, H]. `packed`: the layer's matrices packed; null where gradients are wanted or the kernel does not
+/// apply.
+at::Tensor decoder_layer(const ModelConfig& config, const LayerWeights& weights, const PackedLayer* packed,
+                         const at::Tensor& h, const at::Tensor& positions, const RotaryTable& rope,
+                         const Attend& attend);
+
+using LayerFunction = std::function<at::Tensor(const at::Tensor& h)>;
+
+/// layer(h), of which backward keeps h only and computes the rest again. `tensors` are those that the layer reads: they
+/// get their gradients even when h needs none.
+at::Tensor recomputed(LayerFunction layer, const at::Tensor& h, const std::vector<at::Tensor>& tensors);
+
+}  // namespace sao::detail

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weights.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+
+namespace sao::detail {
+
+std::vector<at::Tensor> LayerWeights::all() const {
+  std::vector<at::Tensor> list;
+  for (const at::Tensor& norm : {input_norm, post_attention_norm, pre_mlp_norm, post_mlp_norm}) {
+    if (norm.defined()) list.push_back(norm);
+  }
+  for (const Projection* projection : {&qkv, &o, &gate_up, &down}) append_tensors(*projection, list);
+  return list;
+}
+
+std::vector<Slot> slots(const ModelConfig& c, Weights& w) {
+  const std::int64_t H = c.hidden_size, I = c.intermediate_size;
+  const std::int64_t q_width = c.num_attention_heads * c.head_dim, kv_width = c.num_key_value_heads * c.head_dim;
+  std::vector<Slot> list;
+  list.push_back({"model.embed_tokens.weight", {c.vocab_size, H}, &w.embedding, Initial::kNormal});
+  w.layers.resize(static_cast<std::size_t>(c.num_hidden_layers));
+  for (std::size_t i = 0; i < w.layers.size(); ++i) {
+    LayerWeights& layer = w.layers[i];
+    const std::string prefix = fmt::format("model.layers.{}.", i);
+    const auto norm = [&](const char* name, at::Tensor* tensor) {
+      list.push_back({prefix + name + ".weight", {H}, tensor, Initial::kIdentity});
+    };
+    struct Part {
+      const char* name;
+      std::int64_t outputs;
+    };
+    const auto projection = [&](Projection& maps, std::int64_t inputs, std::initializer_list<Part> parts) {
+      maps.resize(parts.size());
+      for (std::size_t p = 0; p < parts.size(); ++p) {
+        const auto& [name, outputs] = parts.begin()[p];
+        maps[p].name = prefix + name;
+        list.push_back({maps[p].name + ".weight", {outputs, inputs}, &maps[p].weight, Initial::kNormal});
+      }
+    };
+    norm("input_layernorm", &layer.input_norm);
+    projection(layer.qkv, H,
+               {{"self_attn.q_proj", q_width}, {"self_attn.k_proj", kv_width}, {"self_attn.v_proj", kv_width}});
+    projection(layer.o, q_width, {{"self_attn.o_proj", H}});
+    norm("post_attention_layernorm", &layer.post_attention_norm);
+    if (c.post_norms) {
+      norm("pre_feedforward_layernorm", &layer.pre_mlp_norm);
+      norm("post_feedforward_layernorm", &layer.post_mlp_norm);
+    }
+    projection(layer.gate_up, H, {{"mlp.gate_proj", I}, {"mlp.up_proj", I}});
+    projection(layer.down, I, {{"mlp.down_proj", H}});
+  }
+  list.push_back({"model.norm.weight", {H}, &w.final_norm, Initial::kIdentity});
+  if (!c.tie_word_embeddings) list.push_back({"lm_head.weight", {c.vocab_size, H}, &w.output, Initial::kNormal});
+  return list;
+}
+
+PackedModel::PackedModel(const Weights& weights) {
+  for (const LayerWeights& w : weights.layers) {
+    layers.push_back({.qkv = pack(w.qkv), .o = pack(w.o), .gate_up = pack(w.gate_up), .down = pack(w.down)});
+  }
+  output = ops::PackedWeight::pack({&weights.output, 1});
+}
+
+}  // namespace sao::detail
