@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// libsao_step FOLDER MODEL LOSS PAIRS STEPS THREADS: libsao's trainer on FOLDER/pairs.jsonl, one JSON line as
+// peer_trl.py prints it.
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sao/sao.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+
+namespace {
+
+double resident_mib() {
+  std::int64_t pages = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> pages >> resident;
+  return static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  if (argc != 7) throw sao::InputError("usage: libsao_step FOLDER MODEL LOSS PAIRS STEPS THREADS");
+  const std::filesystem::path folder = argv[1];
+  const std::int64_t pairs = std::stoll(argv[4]), steps = std::stoll(argv[5]);
+  at::set_num_threads(std::stoi(argv[6]));
+  const auto policy = sao::CausalLM::load(folder / argv[2]);
+  const auto rows = sao::read_jsonl<sao::Preference>(folder / "pairs.jsonl");
+  sao::PreferenceLoss loss = sao::DPO{.beta = 0.1};
+  if (std::string_view(argv[3]) == "simpo") loss = sao::SimPO{.beta = 2.0, .gamma_beta_ratio = 0.5};
+
+  std::vector<double> times, losses;
+  const double before = resident_mib();
+  sao::Trainer trainer(policy, sao::tokenize_pairs(rows),
+                       {.loss = loss,
+                        .optimizer = {.learning_rate = 1e-5},
+                        .schedule = {.kind = "constant", .warmup_ratio = 0.0},
+                        .max_steps = steps,
+                        .batch_size = pairs,
+                        .max_length = 0});
+  for (;;) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (!trainer.step()) break;
+    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    losses.push_back(trainer.metrics().loss);
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  std::printf(
+      "%s\n",
+      fmt::format(R"({{"system": "libsao", "times": [{:.4f}], "losses": [{:.7f}], "before_mib": {:.0f}, )"
+                  R"("peak_mib": {:.0f}}})",
+                  fmt::join(times, ", "), fmt::join(losses, ", "), before, static_cast<double>(usage.ru_maxrss) / 1024)
+          .c_str());
+} catch (const sao::Error& error) {
+  std::fprintf(stderr, "libsao_step: %s\n", error.what());
+  return 1;
+}
