@@ -255,6 +255,36 @@ TEST(Preference, RowsThatCannotBeTrainedOnAreNamed) {
             "field \"weight\" is -1, expected a number that is not negative");
 }
 
+TEST(Preference, ThirdAnswerAndReferenceLogProbsOfTrl) {
+  const auto row = parse<Preference>(
+      R"({"prompt": "q", "chosen": "a", "rejected": "b", "reference": "g", "ref_chosen_logps": -1.25,)"
+      R"( "ref_rejected_logps": -2.5})");
+  EXPECT_EQ(row.gold, (Messages{{"assistant", "g"}}));
+  EXPECT_EQ(row.reference_chosen, -1.25);
+  EXPECT_EQ(row.reference_rejected, -2.5);
+  EXPECT_EQ(parse<Preference>(to_json_line(row)), row);
+  EXPECT_TRUE(parse<Preference>(R"({"prompt": "q", "chosen": "a", "rejected": "b", "reference": 7})").gold.empty());
+}
+
+TEST(UnpairedPreference, TextsMessagesAndIds) {
+  const auto text = parse<UnpairedPreference>(R"({"prompt": "q", "completion": "a", "label": false, "weight": 2})");
+  EXPECT_EQ(text.prompt, (Messages{{"user", "q"}}));
+  EXPECT_EQ(text.completion, (Messages{{"assistant", "a"}}));
+  EXPECT_TRUE(text.plain_text);
+  EXPECT_FALSE(text.label);
+  EXPECT_EQ(text.weight, 2.0);
+  const auto ids = parse<UnpairedPreference>(
+      R"({"id": 3, "prompt_ids": [1], "completion_ids": [2, 3], "label": true, "ref_logps": -0.5})");
+  EXPECT_EQ(ids.id, "3");
+  EXPECT_EQ(ids.completion_ids, (TokenIds{2, 3}));
+  EXPECT_EQ(ids.reference, -0.5);
+  for (const auto& row : {text, ids}) EXPECT_EQ(parse<UnpairedPreference>(to_json_line(row)), row);
+  EXPECT_THAT(complaint<UnpairedPreference>(R"({"prompt": "q", "completion": "a"})"), HasSubstr("\"label\""));
+  EXPECT_THAT(complaint<UnpairedPreference>(R"({"prompt": "q", "label": true})"), HasSubstr("\"completion\""));
+  EXPECT_THAT(complaint<UnpairedPreference>(R"({"prompt": "q", "completion": "a", "label": 1})"),
+              HasSubstr("field \"label\" is 1"));
+}
+
 TEST(Preference, ReadsRowsWrittenByDatasets) {
   const auto rows = read_jsonl<Preference>(testing::golden("records") / "datasets.jsonl");
   ASSERT_EQ(rows.size(), 2u);

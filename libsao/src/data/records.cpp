@@ -101,6 +101,26 @@ void read_sides(const Json& object, Preference& record) {
   }
 }
 
+// Other tools number their rows.
+std::string get_id(const Json& object) {
+  if (const auto id = object.find("id"); id != object.end() && id->is_number_integer()) return id->dump();
+  return find_field<std::string>(object, "id", "").value_or("");
+}
+
+double get_weight(const Json& object) {
+  const double weight = find_field<double>(object, "weight", "").value_or(1.0);
+  if (!(weight >= 0.0) || std::isinf(weight)) {
+    detail::throw_field_error("", "weight", object["weight"], "a number that is not negative");
+  }
+  return weight;
+}
+
+std::optional<double> get_logp(const Json& object, const char* name) {
+  const std::optional<double> value = find_field<double>(object, name, "");
+  if (value && !std::isfinite(*value)) detail::throw_field_error("", name, object[name], "a finite log-prob");
+  return value;
+}
+
 OrderedJson side_to_json(const Messages& messages, bool plain_text) {
   if (plain_text) return messages.empty() ? OrderedJson("") : OrderedJson(messages[0].content);
   return detail::messages_to_json(messages);
@@ -156,7 +176,28 @@ std::string to_json_line(const Preference& record) {
     object["chosen_length"] = record.chosen_ids.size();
     object["rejected_length"] = record.rejected_ids.size();
   }
+  if (!record.gold.empty()) object["reference"] = side_to_json(record.gold, record.plain_text);
+  if (!record.gold_ids.empty()) object["reference_ids"] = record.gold_ids;
+  if (record.reference_chosen) object["ref_chosen_logps"] = *record.reference_chosen;
+  if (record.reference_rejected) object["ref_rejected_logps"] = *record.reference_rejected;
   object["p"] = record.p;
+  object["weight"] = record.weight;
+  return detail::dump_json_line(object);
+}
+
+std::string to_json_line(const UnpairedPreference& record) {
+  OrderedJson object = OrderedJson::object();
+  if (!record.id.empty()) object["id"] = record.id;
+  if (!record.completion.empty()) {
+    object["prompt"] = side_to_json(record.prompt, record.plain_text);
+    object["completion"] = side_to_json(record.completion, record.plain_text);
+  }
+  if (!record.completion_ids.empty()) {
+    object["prompt_ids"] = record.prompt_ids;
+    object["completion_ids"] = record.completion_ids;
+  }
+  object["label"] = record.label;
+  if (record.reference) object["ref_logps"] = *record.reference;
   object["weight"] = record.weight;
   return detail::dump_json_line(object);
 }
@@ -210,11 +251,7 @@ void from_json_line(std::string_view line, Verdict& record) {
 void from_json_line(std::string_view line, Preference& record) {
   const Json object = parse_record(line);
   record = {};
-  if (const auto id = object.find("id"); id != object.end() && id->is_number_integer()) {
-    record.id = id->dump();  // other tools number their rows
-  } else {
-    record.id = find_field<std::string>(object, "id", "").value_or("");
-  }
+  record.id = get_id(object);
   const bool has_ids =
       object.contains("prompt_ids") || object.contains("chosen_ids") || object.contains("rejected_ids");
   if (has_ids) {
@@ -234,11 +271,36 @@ void from_json_line(std::string_view line, Preference& record) {
   const bool has_text = object.contains("chosen") || object.contains("rejected") || object.contains("prompt");
   if (has_text || record.chosen_ids.empty()) read_sides(object, record);
 
-  record.p = get_probability(object, "p", 1.0);
-  record.weight = find_field<double>(object, "weight", "").value_or(1.0);
-  if (!(record.weight >= 0.0) || std::isinf(record.weight)) {
-    detail::throw_field_error("", "weight", object["weight"], "a number that is not negative");
+  // Other tools put other things into a field of this name.
+  if (const auto gold = object.find("reference"); gold != object.end()) {
+    const bool messages = gold->is_array() && !gold->empty() && gold->front().is_object();
+    if (gold->is_string() || messages) record.gold = get_side(object, "reference", "assistant");
   }
+  if (object.contains("reference_ids")) record.gold_ids = get_ids(object, "reference_ids");
+  record.reference_chosen = get_logp(object, "ref_chosen_logps");
+  record.reference_rejected = get_logp(object, "ref_rejected_logps");
+  record.p = get_probability(object, "p", 1.0);
+  record.weight = get_weight(object);
+}
+
+void from_json_line(std::string_view line, UnpairedPreference& record) {
+  const Json object = parse_record(line);
+  record = {.id = get_id(object)};
+  if (object.contains("prompt_ids") || object.contains("completion_ids")) {
+    for (const char* name : {"prompt_ids", "completion_ids"}) {
+      if (!object.contains(name)) detail::throw_missing_field("", name, "prompt_ids and completion_ids together");
+    }
+    record.prompt_ids = get_ids(object, "prompt_ids");
+    record.completion_ids = get_ids(object, "completion_ids");
+  }
+  if (object.contains("prompt") || object.contains("completion") || record.completion_ids.empty()) {
+    record.prompt = get_side(object, "prompt", "user");
+    record.completion = get_side(object, "completion", "assistant");
+    record.plain_text = object["prompt"].is_string() && object["completion"].is_string();
+  }
+  record.label = get_field<bool>(object, "label", "");
+  record.reference = get_logp(object, "ref_logps");
+  record.weight = get_weight(object);
 }
 
 }  // namespace sao

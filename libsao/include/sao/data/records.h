@@ -56,7 +56,8 @@ struct Verdict {
 };
 
 /// A preference pair in TRL's form. Prompt, chosen and rejected as message lists or plain strings;
-/// ids where they are known (then they are what is trained on).
+/// ids where they are known (then they are what is trained on). Optional: TRL's third, best answer "reference" (with
+/// ids "reference_ids") and its precomputed log-prob sums "ref_chosen_logps" and "ref_rejected_logps".
 struct Preference {
   std::string id = {};
   Messages prompt = {};
@@ -68,7 +69,27 @@ struct Preference {
   double p = 1.0;           ///< the judge's probability that chosen is better: a soft label
   double weight = 1.0;      ///< of the pair in the loss
   bool plain_text = false;  ///< prompt, chosen, rejected were plain strings (each list holds one message)
+  Messages gold = {};       ///< "reference": the answer that TPO imitates
+  TokenIds gold_ids = {};
+  std::optional<double> reference_chosen = {};  ///< log-prob sums of the responses under the reference model
+  std::optional<double> reference_rejected = {};
   bool operator==(const Preference&) const = default;
+};
+
+/// An answer that somebody liked or did not, without one to compare it with: TRL's unpaired preference rows, for KTO.
+/// Line: {"prompt", "completion", "label"}, prompt and completion strings or message lists, or {"prompt_ids",
+/// "completion_ids", "label"}; optional "id", "weight", and the reference's log-prob sum "ref_logps".
+struct UnpairedPreference {
+  std::string id = {};
+  Messages prompt = {};
+  Messages completion = {};
+  TokenIds prompt_ids = {};
+  TokenIds completion_ids = {};
+  bool label = true;                     ///< true: desirable, false: undesirable
+  double weight = 1.0;                   ///< of the row in the loss
+  bool plain_text = false;               ///< prompt and completion were plain strings (each list holds one message)
+  std::optional<double> reference = {};  ///< log-prob sum of the completion under the reference model
+  bool operator==(const UnpairedPreference&) const = default;
 };
 
 std::string to_json_line(const Persona&);
@@ -76,11 +97,13 @@ std::string to_json_line(const Prompt&);
 std::string to_json_line(const Response&);
 std::string to_json_line(const Verdict&);
 std::string to_json_line(const Preference&);
+std::string to_json_line(const UnpairedPreference&);
 /// Each throws InputError naming the field, what was found and what was expected.
 void from_json_line(std::string_view line, Persona& record);
 void from_json_line(std::string_view line, Prompt& record);
 void from_json_line(std::string_view line, Response& record);
 void from_json_line(std::string_view line, Verdict& record);
 void from_json_line(std::string_view line, Preference& record);
+void from_json_line(std::string_view line, UnpairedPreference& record);
 
 }  // namespace sao
