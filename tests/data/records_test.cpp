@@ -240,11 +240,11 @@ TEST(Preference, RowsThatCannotBeTrainedOnAreNamed) {
   EXPECT_EQ(complaint<Preference>(R"({"prompt": [], "chosen": "a", "rejected": "b"})"),
             "field \"prompt\" is a list of 0, expected a list of messages");
   EXPECT_EQ(complaint<Preference>(R"({"prompt": "q", "chosen": [{"role": "user"}], "rejected": "b"})"),
-            "field \"chosen\"[0]: no field \"content\", expected a string");
-  EXPECT_EQ(complaint<Preference>(R"({"prompt": "q", "chosen": [{"role": "tool", "content": ""}], "rejected": "b"})"),
-            "field \"chosen\"[0]: field \"role\" is \"tool\", expected system, user or assistant");
+            "field \"chosen\"[0]: no content, expected role and content");
+  EXPECT_EQ(complaint<Preference>(R"({"prompt": "q", "chosen": [{"role": "bot", "content": ""}], "rejected": "b"})"),
+            "field \"chosen\"[0]: field \"role\" is \"bot\", expected system, user, assistant or tool");
   EXPECT_EQ(complaint<Preference>(R"({"prompt": "q", "chosen": ["a"], "rejected": "b"})"),
-            "field \"chosen\"[0] is \"a\", expected an object with role and content");
+            "field \"chosen\"[0]: \"a\", expected an object with role and content");
   EXPECT_EQ(complaint<Preference>(R"({"prompt_ids": [2], "chosen_ids": [5]})"),
             "no field \"rejected_ids\", expected prompt_ids, chosen_ids and rejected_ids together");
   EXPECT_EQ(complaint<Preference>(R"({"prompt_ids": [2], "chosen_ids": [5], "rejected_ids": []})"),

@@ -7,7 +7,13 @@ namespace sao::detail {
 
 OrderedJson messages_to_json(const Messages& messages) {
   OrderedJson list = OrderedJson::array();
-  for (const Message& message : messages) list.push_back({{"role", message.role}, {"content", message.content}});
+  for (const Message& message : messages) {
+    if (message.json.empty()) {
+      list.push_back({{"role", message.role}, {"content", message.content}});
+    } else {
+      list.push_back(OrderedJson::parse(message.json));
+    }
+  }
   return list;
 }
 
@@ -18,15 +24,19 @@ Messages messages_from_json(const Json& value, std::string_view where) {
   Messages messages;
   for (std::size_t i = 0; i < value.size(); ++i) {
     const std::string place = fmt::format("{}[{}]", where, i);
-    if (!value[i].is_object()) {
-      throw InputError(
-          fmt::format("{} is {}, expected an object with role and content", place, describe_json(value[i])));
+    Json item = value[i];
+    if (item.is_object() && item.contains("role") && item["role"] == "model") {
+      item["role"] = "assistant";  // Gemma's own word for it
     }
-    Message message{.role = get_field<std::string>(value[i], "role", place),
-                    .content = get_field<std::string>(value[i], "content", place)};
-    if (message.role == "model") message.role = "assistant";  // Gemma's own word for it
-    if (message.role != "system" && message.role != "user" && message.role != "assistant") {
-      throw_field_error(place, "role", value[i]["role"], "system, user or assistant");
+    Message message;
+    try {
+      message = parse_message(item.dump(-1, ' ', false, Json::error_handler_t::replace));
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}: {}", place, error.what()));
+    }
+    const auto& role = message.role;
+    if (role != "system" && role != "user" && role != "assistant" && role != "tool") {
+      throw_field_error(place, "role", value[i]["role"], "system, user, assistant or tool");
     }
     messages.push_back(std::move(message));
   }

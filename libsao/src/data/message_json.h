@@ -11,8 +11,8 @@ namespace sao::detail {
 
 OrderedJson messages_to_json(const Messages& messages);
 
-/// Throws InputError naming `where` and what is wrong: no list, an empty list, a role that is unknown, a content that
-/// is no string.
+/// Throws InputError naming `where` and what is wrong: no list, an empty list, a role that is unknown, what
+/// parse_message refuses.
 Messages messages_from_json(const Json& value, std::string_view where);
 
 }  // namespace sao::detail

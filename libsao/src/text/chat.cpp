@@ -2,16 +2,20 @@
 #include "sao/text/chat.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <optional>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "base/utf8.h"
 #include "io/paths.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "text/added_tokens.h"
+#include "text/chat_template.h"
 #include "text/json_node.h"
 
 namespace sao {
@@ -19,52 +23,6 @@ namespace {
 
 using detail::Json;
 using detail::JsonNode;
-
-enum class Format { kUnknown, kGemma, kLlama3 };
-
-struct Template {
-  std::string text;
-  std::string file;  // where it stands, for error messages
-};
-
-// The template of a folder: chat_template.jinja, else the field of tokenizer_config.json, which may be a list of
-// named ones.
-std::optional<Template> find_template(const std::filesystem::path& folder) {
-  if (const auto file = folder / "chat_template.jinja"; detail::exists(file))
-    return Template{read_file(file), file.string()};
-  const auto file = folder / "tokenizer_config.json";
-  if (!detail::exists(file)) return std::nullopt;
-  const Json json = detail::read_json_object(file);
-  const auto node = JsonNode(json, file.string()).find("chat_template");
-  if (!node) return std::nullopt;
-  if (!node->value().is_array()) return Template{node->string(), node->where()};
-  for (std::size_t i = 0; i < node->array_size(); ++i)
-    if ((*node)[i].at("name", "a name").string() == "default")
-      return Template{(*node)[i].at("template", "a template").string(), node->where()};
-  return std::nullopt;
-}
-
-// Whether `text` is a template that the format's hard-coded rendering agrees with: it has all of `marks` and none
-// of the `variations` that render something else.
-bool has_all_and_none(std::string_view text, std::initializer_list<std::string_view> marks,
-                      std::initializer_list<std::string_view> variations) {
-  const auto in_text = [&](std::string_view mark) { return text.find(mark) != text.npos; };
-  return std::ranges::all_of(marks, in_text) && std::ranges::none_of(variations, in_text);
-}
-
-bool is_gemma_template(std::string_view text) {
-  return has_all_and_none(text,
-                          {"<start_of_turn>", "<end_of_turn>", "add_generation_prompt", "System role not supported",
-                           "Conversation roles must alternate"},
-                          {"tools", "first_user_prefix"});
-}
-
-bool is_llama3_template(std::string_view text) {
-  // Llama 3.1 and later put a date and tools into the system message.
-  return has_all_and_none(text,
-                          {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "add_generation_prompt", "trim"},
-                          {"tools", "date_string", "strftime_now", "Cutting Knowledge Date"});
-}
 
 void collect_eos(const std::filesystem::path& file, TokenIds& ids) {
   if (!detail::exists(file)) return;
@@ -79,66 +37,146 @@ void collect_eos(const std::filesystem::path& file, TokenIds& ids) {
   }
 }
 
+void sort_unique(TokenIds& ids) {
+  std::ranges::sort(ids);
+  ids.erase(std::ranges::unique(ids).begin(), ids.end());
+}
+
+// Whether a token stands for itself in a text and not for a part of it. Gemma's turn tokens are user-defined pieces of
+// its SentencePiece model, which are not special; so what looks like <...> or [...] counts too.
+bool is_mark(const Tokenizer& tokenizer, TokenId id) {
+  const std::string text = tokenizer.decode(TokenIds{id}, /*skip_special=*/false);
+  if (text.empty()) return false;
+  if (tokenizer.decode(TokenIds{id}, /*skip_special=*/true).empty()) return true;
+  return text.size() > 2 &&
+         ((text.front() == '<' && text.back() == '>') || (text.front() == '[' && text.back() == ']'));
+}
+
+// Words that stand for what is said where only what the template writes around it matters.
+constexpr const char* kQuestion = "PROBEQUESTION";
+constexpr const char* kAnswer = "PROBEANSWER";
+
+// A conversation that ends with an answer, in which templates with other rules find what they ask for. Nothing where
+// none does.
+std::optional<std::string> render_probe(const detail::ChatTemplate& chat_template, bool with_next_turn) {
+  const Message question{.role = "user", .content = kQuestion};
+  Messages messages = {question, {.role = "assistant", .content = kAnswer}};
+  if (with_next_turn) messages.push_back(question);
+  for (const bool system : {false, true}) {
+    if (system) messages.insert(messages.begin(), {.role = "system", .content = kQuestion});
+    try {
+      return chat_template.render(messages, {.add_generation_prompt = with_next_turn});
+    } catch (const jinja::TemplateError&) {
+    }
+  }
+  return std::nullopt;
+}
+
+// The special token after the answer; blanks may stand between them.
+std::optional<TokenId> find_turn_end(const Tokenizer& tokenizer, const detail::ChatTemplate& chat_template) {
+  const auto text = render_probe(chat_template, /*with_next_turn=*/false);
+  if (!text) return std::nullopt;
+  const std::size_t place = text->rfind(kAnswer);
+  if (place == text->npos) return std::nullopt;
+  const std::string_view rest =
+      detail::strip_left(std::string_view(*text).substr(place + std::string_view(kAnswer).size()));
+  for (const TokenId id : tokenizer.encode(rest)) {
+    if (is_mark(tokenizer, id)) return id;
+    if (!detail::strip(tokenizer.decode(TokenIds{id})).empty()) break;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 struct ChatTokenizer::Impl {
-  std::shared_ptr<const Tokenizer> tokenizer;
-  Format format = Format::kUnknown;
-  std::string unknown_format;  // the error of render where the format is unknown
-  std::string bos;             // as text
-  TokenIds stop_ids;
-  std::optional<TokenId> turn_end;
   std::string folder;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::optional<detail::ChatTemplate> chat_template;
+  std::optional<detail::ChatTemplate> with_tools;  // used in its place where tools are given
+  std::string no_template;                         // the error of render where there is none
+  TokenIds stop_ids;
+  TokenIds format_ids;
+  std::optional<TokenId> turn_end;
 
-  std::string header(std::string_view role) const {
-    if (format == Format::kLlama3) return fmt::format("<|start_header_id|>{}<|end_header_id|>\n\n", role);
-    return fmt::format("<start_of_turn>{}\n", role == "assistant" ? "model" : role);
-  }
+  void choose_template(std::vector<detail::ChatTemplateSource> sources, const ChatOptions& options);
+  void find_marks();
+  const detail::ChatTemplate& template_for(const RenderOptions& options) const;
 };
 
-ChatTokenizer ChatTokenizer::load(const std::filesystem::path& folder) {
+void ChatTokenizer::Impl::choose_template(std::vector<detail::ChatTemplateSource> sources, const ChatOptions& options) {
+  jinja::Value::Fields variables = detail::read_special_tokens(folder, *tokenizer);
+  variables.insert(variables.end(), options.variables.begin(), options.variables.end());
+  const auto take = [&](detail::ChatTemplateSource source) {
+    return detail::ChatTemplate(std::move(source), variables, {.now = options.now});
+  };
+  const auto find = [&](std::string_view name) -> std::optional<detail::ChatTemplate> {
+    const auto found = std::ranges::find(sources, name, &detail::ChatTemplateSource::name);
+    if (found == sources.end()) return std::nullopt;
+    return take(*found);
+  };
+  std::vector<std::string> names;
+  for (const auto& source : sources) names.push_back(source.name);
+  if (const std::string& asked = options.chat_template; !asked.empty()) {
+    chat_template = find(asked);
+    if (chat_template) return;
+    if (!detail::exists(asked))
+      throw InputError(fmt::format("{}: no chat template \"{}\" and no such file, expected {}a file", folder, asked,
+                                   names.empty() ? "" : fmt::format("one of {} or ", fmt::join(names, ", "))));
+    chat_template = take({asked, read_file(asked), asked});
+  } else if (!sources.empty()) {
+    chat_template = find("default");
+    with_tools = find("tool_use");
+    if (!chat_template)
+      no_template = fmt::format("{}: the chat templates {} and none of them \"default\", expected the choice of one",
+                                folder, fmt::join(names, ", "));
+  } else if (auto built_in = detail::built_in_chat_template(*tokenizer)) {
+    chat_template = take(*std::move(built_in));
+  } else {
+    no_template = fmt::format(
+        "{}: no chat template, expected chat_template.jinja, a chat_template in tokenizer_config.json, or the turn "
+        "tokens "
+        "of Gemma, Llama-3 or ChatML in the vocabulary; write the model's template, in Jinja, to {}",
+        folder, (std::filesystem::path(folder) / "chat_template.jinja").string());
+  }
+}
+
+void ChatTokenizer::Impl::find_marks() {
+  if (tokenizer->bos_id()) format_ids.push_back(*tokenizer->bos_id());
+  if (chat_template) {
+    turn_end = find_turn_end(*tokenizer, *chat_template);
+    if (const auto text = render_probe(*chat_template, /*with_next_turn=*/true)) {
+      for (const TokenId id : tokenizer->encode(*text))
+        if (is_mark(*tokenizer, id)) format_ids.push_back(id);
+    }
+  }
+  if (turn_end) format_ids.push_back(*turn_end);
+  sort_unique(format_ids);
+}
+
+const detail::ChatTemplate& ChatTokenizer::Impl::template_for(const RenderOptions& options) const {
+  const bool tools = std::ranges::any_of(options.variables, [](const auto& variable) {
+    return variable.first == "tools" && !std::holds_alternative<std::monostate>(variable.second.data());
+  });
+  if (tools && with_tools) return *with_tools;
+  if (!chat_template) throw InputError(no_template);
+  return *chat_template;
+}
+
+ChatTokenizer ChatTokenizer::load(const std::filesystem::path& folder, const ChatOptions& options) {
   auto impl = std::make_shared<Impl>();
   impl->folder = folder.string();
   impl->tokenizer = Tokenizer::load(folder);
-  const Tokenizer& tokenizer = *impl->tokenizer;
-  const auto has = [&](std::string_view token) { return tokenizer.find_token(token).has_value(); };
-  const bool gemma_tokens = has("<start_of_turn>") && has("<end_of_turn>");
-  const bool llama3_tokens = has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>");
+  impl->choose_template(detail::read_chat_templates(folder), options);
+  impl->find_marks();
 
-  const auto chat_template = find_template(folder);
-  if (gemma_tokens && (!chat_template || is_gemma_template(chat_template->text))) {
-    impl->format = Format::kGemma;
-    impl->turn_end = tokenizer.find_token("<end_of_turn>");
-  } else if (llama3_tokens && (!chat_template || is_llama3_template(chat_template->text))) {
-    impl->format = Format::kLlama3;
-    impl->turn_end = tokenizer.find_token("<|eot_id|>");
-  } else if (chat_template) {
-    impl->unknown_format = fmt::format(
-        "{}: unknown chat format, expected Gemma's or Llama-3's template (and its turn "
-        "tokens in the vocabulary)",
-        chat_template->file);
-  } else {
-    impl->unknown_format = fmt::format(
-        "{}: unknown chat format: no chat_template and no turn tokens in the vocabulary, "
-        "expected Gemma's (<start_of_turn>) or Llama-3's (<|start_header_id|>)",
-        (folder / "tokenizer_config.json").string());
-  }
-
-  if (impl->format != Format::kUnknown) {
-    const std::string_view bos = impl->format == Format::kGemma ? "<bos>" : "<|begin_of_text|>";
-    // The template writes bos_token; under another name than the format's own it is found by its id.
-    if (tokenizer.bos_id())
-      impl->bos = tokenizer.find_token(bos) == tokenizer.bos_id()
-                      ? std::string(bos)
-                      : tokenizer.decode(TokenIds{*tokenizer.bos_id()}, /*skip_special=*/false);
-  }
+  const auto eos = impl->tokenizer->eos_id();
   collect_eos(folder / "generation_config.json", impl->stop_ids);
   collect_eos(folder / "config.json", impl->stop_ids);
-  if (tokenizer.eos_id()) impl->stop_ids.push_back(*tokenizer.eos_id());
+  if (eos) impl->stop_ids.push_back(*eos);
   if (impl->turn_end) impl->stop_ids.push_back(*impl->turn_end);
-  std::ranges::sort(impl->stop_ids);
-  impl->stop_ids.erase(std::ranges::unique(impl->stop_ids).begin(), impl->stop_ids.end());
-  if (!impl->turn_end) impl->turn_end = tokenizer.eos_id();
+  sort_unique(impl->stop_ids);
+  if (!impl->turn_end) impl->turn_end = eos;
 
   ChatTokenizer chat;
   chat.impl_ = std::move(impl);
@@ -147,6 +185,7 @@ ChatTokenizer ChatTokenizer::load(const std::filesystem::path& folder) {
 
 const Tokenizer& ChatTokenizer::tokenizer() const { return *impl_->tokenizer; }
 const TokenIds& ChatTokenizer::stop_ids() const { return impl_->stop_ids; }
+const TokenIds& ChatTokenizer::format_ids() const { return impl_->format_ids; }
 
 TokenId ChatTokenizer::turn_end_id() const {
   if (!impl_->turn_end)
@@ -156,48 +195,17 @@ TokenId ChatTokenizer::turn_end_id() const {
 }
 
 std::string ChatTokenizer::render(const Messages& messages, const RenderOptions& options) const {
-  const Impl& impl = *impl_;
-  if (impl.format == Format::kUnknown) throw InputError(impl.unknown_format);
-  if (messages.empty()) throw InputError("messages: none, expected at least one");
-  if (options.add_generation_prompt && options.continue_final_message)
-    throw InputError(
-        "messages: add_generation_prompt and continue_final_message together, expected at most one of them");
-  if (impl.format == Format::kGemma) {
-    if (messages[0].role == "system")
-      throw InputError(
-          "messages[0]: System role not supported by the chat template, expected a user message; put the "
-          "instruction into it");
-    for (std::size_t i = 0; i < messages.size(); ++i) {
-      if ((messages[i].role == "user") != (i % 2 == 0))
-        throw InputError(
-            fmt::format("messages[{}]: Conversation roles must alternate user/assistant/user/assistant/..., "
-                        "found \"{}\", expected \"{}\"",
-                        i, messages[i].role, i % 2 == 0 ? "user" : "assistant"));
-    }
-  }
-  const std::string_view end = impl.format == Format::kGemma ? "<end_of_turn>\n" : "<|eot_id|>";
-  std::string text = impl.bos;
-  for (const Message& message : messages) {
-    text += impl.header(message.role);
-    if (options.continue_final_message && &message == &messages.back()) {
-      text += detail::strip_left(message.content);
-      // As transformers does: what precedes an empty answer loses its line break too.
-      text.resize(detail::strip_right(text).size());
-    } else {
-      text += detail::strip(message.content);
-      text += end;
-    }
-  }
-  if (options.add_generation_prompt) text += impl.header("assistant");
-  return text;
+  return impl_->template_for(options).render(messages, options);
 }
 
 TokenIds ChatTokenizer::encode_chat(const Messages& messages, const RenderOptions& options) const {
-  TokenIds ids = impl_->tokenizer->encode(render(messages, options), /*parse_special=*/true);
-  if (const auto bos = impl_->tokenizer->bos_id()) {
+  const Tokenizer& tokenizer = *impl_->tokenizer;
+  TokenIds ids = tokenizer.encode(render(messages, options), /*parse_special=*/true);
+  if (const auto bos = tokenizer.bos_id()) {
     const auto first = std::ranges::find_if(ids, [&](TokenId id) { return id != *bos; });
+    const bool written = first != ids.begin();
     ids.erase(ids.begin(), first);
-    ids.insert(ids.begin(), *bos);
+    if (written || tokenizer.adds_bos()) ids.insert(ids.begin(), *bos);
   }
   return ids;
 }
