@@ -65,7 +65,7 @@ struct Generate {
       request.prompt_ids = row.ids("prompt_ids");
       check_vocabulary("prompt_ids", request.prompt_ids, vocab_size);
     } else {
-      request.prompt_ids = encode_conversation(generator.text(), row.conversation("prompt"));
+      request.prompt_ids = encode_conversation(generator.text(), row.conversation("prompt"), row.template_variables());
     }
     if (request.prompt_ids.empty()) throw InputError("field \"prompt_ids\" is empty, expected at least one token");
     if (static_cast<std::int64_t>(request.prompt_ids.size()) >= generator.max_tokens()) {

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <utility>
 
 namespace sao::cli {
 
@@ -54,8 +55,8 @@ CausalLM load_model(const ModelOptions& options, const std::string& folder) {
 
 CausalLM load_model(const ModelOptions& options) { return load_model(options, options.model); }
 
-TokenIds encode_conversation(const ChatTokenizer& text, const Messages& messages) {
-  return text.encode_chat(messages, {.add_generation_prompt = true});
+TokenIds encode_conversation(const ChatTokenizer& text, const Messages& messages, jinja::Value::Fields variables) {
+  return text.encode_chat(messages, {.add_generation_prompt = true, .variables = std::move(variables)});
 }
 
 void check_vocabulary(const std::string& field, TokenSpan ids, std::int64_t vocab_size) {

@@ -37,7 +37,7 @@ CausalLM load_model(const ModelOptions& options, const std::string& folder);
 void set_threads(std::int64_t threads);
 
 /// A prompt to continue: the conversation in the model's chat format with the assistant's header open.
-TokenIds encode_conversation(const ChatTokenizer& text, const Messages& messages);
+TokenIds encode_conversation(const ChatTokenizer& text, const Messages& messages, jinja::Value::Fields variables = {});
 
 /// Throws InputError unless every id is below `vocab_size`.
 void check_vocabulary(const std::string& field, TokenSpan ids, std::int64_t vocab_size);

@@ -14,7 +14,7 @@
 namespace sao::cli {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // templates may write an object out, in the order of its fields
 
 std::string describe(const json& value) {
   constexpr std::size_t kMaxBytes = 60;
@@ -110,15 +110,31 @@ Messages Row::messages(const std::string& name) const {
   if (!value.is_array() || value.empty()) fail(name, kExpected);
   Messages messages;
   for (const json& item : value) {
-    const bool good = item.is_object() && item.contains("role") && item.contains("content") &&
-                      item.at("role").is_string() && item.at("content").is_string();
-    if (!good) {
-      throw InputError(fmt::format("field \"{}\", message {}: role or content is missing or no string, expected both",
-                                   name, messages.size() + 1));
+    try {
+      messages.push_back(parse_message(item.dump(-1, ' ', false, json::error_handler_t::replace)));
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("field \"{}\", message {}: {}", name, messages.size() + 1, error.what()));
     }
-    messages.push_back({item.at("role").get<std::string>(), item.at("content").get<std::string>()});
   }
   return messages;
+}
+
+jinja::Value::Fields Row::template_variables() const {
+  const auto value_of = [](const json& value) {
+    return jinja::Value::parse_json(value.dump(-1, ' ', false, json::error_handler_t::replace));
+  };
+  jinja::Value::Fields variables;
+  for (const char* name : {"tools", "documents"}) {
+    if (!has(name)) continue;
+    if (!object_.at(name).is_array()) fail(name, "a list");
+    variables.emplace_back(name, value_of(object_.at(name)));
+  }
+  if (has("chat_template_kwargs")) {
+    const json& more = object_.at("chat_template_kwargs");
+    if (!more.is_object()) fail("chat_template_kwargs", "an object");
+    for (const auto& [name, value] : more.items()) variables.emplace_back(name, value_of(value));
+  }
+  return variables;
 }
 
 Messages Row::conversation(const std::string& name) const {

@@ -30,14 +30,17 @@ class Row {
   /// Token ids; not negative.
   TokenIds ids(const std::string& name) const;
   Messages messages(const std::string& name) const;
+  /// What a row gives to the chat template besides messages: the lists `tools` and `documents`, and the fields of
+  /// `chat_template_kwargs` (the names of TRL's datasets).
+  jinja::Value::Fields template_variables() const;
   /// A string (one user turn) or messages. Throws when it is blank or has no messages.
   Messages conversation(const std::string& name) const;
 
  private:
-  const nlohmann::json& get(const std::string& name, std::string_view expected) const;
+  const nlohmann::ordered_json& get(const std::string& name, std::string_view expected) const;
   [[noreturn]] void fail(const std::string& name, std::string_view expected) const;
 
-  nlohmann::json object_;
+  nlohmann::ordered_json object_;
 };
 
 /// Calls `each` with every row of a file ("-": the standard input). All rows are read before anything is written: a bad

@@ -49,7 +49,7 @@ struct Score {
       check_vocabulary("response_ids", request.response_ids, vocab_size);
     } else {
       const Messages prompt = row.conversation("prompt");
-      request = {encode_conversation(generator.text(), prompt),
+      request = {encode_conversation(generator.text(), prompt, row.template_variables()),
                  generator.text().encode_text(row.text("response"), /*special_tokens=*/false)};
     }
     if (request.prompt_ids.empty()) {

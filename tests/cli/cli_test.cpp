@@ -219,6 +219,19 @@ TEST_F(CliTest, TokenizeGoesBothWays) {
   EXPECT_EQ(encoded[0]["text"], "the fox");
   EXPECT_EQ(encoded[0]["ids"][0], 2);
   EXPECT_EQ(encoded[1]["text"], "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n");
+  // The template of a file; what a row gives to it, fields in their order.
+  std::ofstream(*folder_ / "chat.jinja")
+      << "{{ tools | tojson }} {{ mood }} {{ messages[0].content }}{{ messages[1] }}";
+  const auto rendered = good_rows(sao(
+      {"tokenize", "--model", "model", "--chat-template", "chat.jinja"},
+      R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},)"
+      R"( {"role": "tool", "name": "x", "content": null}], "tools": [{"b": 1, "a": 2}], "chat_template_kwargs": {"mood": "good"}})"
+      "\n"));
+  EXPECT_EQ(rendered[0]["text"], "[{\"b\": 1, \"a\": 2}] good Hi{'role': 'tool', 'name': 'x', 'content': None}");
+  EXPECT_EQ(rendered[0]["ids"][0], 2);
+  expect_failure(sao({"tokenize", "--model", "model", "--chat-template", "none"}), 1, "no chat template \"none\"");
+  const std::string system = R"({"messages": [{"role": "system", "content": "s"}]})";
+  expect_failure(sao({"tokenize", "--model", "model"}, system + "\n"), 1, "for Gemma: line 1: a system message");
   const auto plain =
       good_rows(sao({"tokenize", "--model", "model", "--no-special-tokens"}, "{\"text\": \"the fox\"}\n"));
   EXPECT_EQ(plain[0]["ids"].size() + 1, encoded[0]["ids"].size());

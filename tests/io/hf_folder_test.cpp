@@ -130,6 +130,11 @@ TEST(HfFolder, TokenizerFilesAreCopied) {
   copy_tokenizer_files(from.path(), to.path());
   EXPECT_EQ(names_in(to.path()), (std::vector<std::string>{"sao_templates.json", "tokenizer.json"}));
   EXPECT_EQ(read_file(to / "tokenizer.json"), "t");
+  std::filesystem::create_directory(from / "additional_chat_templates");
+  std::ofstream(from / "additional_chat_templates/rag.jinja") << "r";
+  copy_tokenizer_files(from.path(), to.path());
+  EXPECT_EQ(read_file(to / "additional_chat_templates/rag.jinja"), "r");
+  EXPECT_NO_THROW(copy_tokenizer_files(from.path(), to.path()));
   EXPECT_NO_THROW(copy_tokenizer_files(from.path(), from.path()));
   EXPECT_EQ(read_file(from / "tokenizer.json"), "t");
   EXPECT_THROW(copy_tokenizer_files(from.path(), to / "none"), ResourceError);

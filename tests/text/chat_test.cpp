@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "chat_cases.h"
 #include "fixtures.h"
 #include "sao/jinja/template.h"
 #include "support/parity_report.h"
@@ -20,29 +21,14 @@ using testing::golden;
 using ::testing::HasSubstr;
 using testing::ids_of;
 using testing::input_error_of;
+using testing::messages_of;
 using testing::parity;
 using testing::ParityResult;
 using testing::read_expected;
 using testing::report_parity;
 using testing::TemporaryFolder;
+using testing::text_or_error;
 using testing::write_text;
-
-Messages messages_of(const nlohmann::ordered_json& list) {
-  Messages messages;
-  for (const auto& m : list) messages.push_back(parse_message(m.dump()));
-  return messages;
-}
-
-// What is rendered, or the kind and the words of the error.
-std::string text_or_error(const ChatTokenizer& chat, const Messages& messages, const RenderOptions& options) {
-  try {
-    return chat.render(messages, options);
-  } catch (const jinja::TemplateError& error) {
-    return error.kind() + ": " + error.message();
-  } catch (const InputError& error) {
-    return std::string("ValueError: ") + error.what();
-  }
-}
 
 TokenIds with_one_bos(const ChatTokenizer& chat, TokenIds ids) {
   const auto bos = chat.tokenizer().bos_id();

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "sao/base/version.h"
@@ -26,6 +27,16 @@ OrderedJson fingerprints_of(const fs::path& folder, const std::vector<std::strin
     if (fs::exists(folder / name)) object[name] = fingerprint_file(folder / name);
   }
   return object;
+}
+
+OrderedJson tokenizer_of(const fs::path& folder) {
+  std::vector<std::string> names(kTokenizerFiles.begin(), kTokenizerFiles.end());
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder / "additional_chat_templates", error)) {
+    names.push_back(fs::path("additional_chat_templates") / entry.path().filename());
+  }
+  std::sort(names.begin() + kTokenizerFiles.size(), names.end());
+  return fingerprints_of(folder, names);
 }
 
 OrderedJson weights_of(const fs::path& folder) {
@@ -81,7 +92,7 @@ std::string manifest_json(const RunSettings& settings) {
   const fs::path model = settings.model;
   OrderedJson inputs = OrderedJson::object();
   inputs["model"] = weights_of(model);
-  inputs["tokenizer"] = fingerprints_of(model, {kTokenizerFiles.begin(), kTokenizerFiles.end()});
+  inputs["tokenizer"] = tokenizer_of(model);
   const fs::path templates = settings.templates.empty() ? model / "sao_templates.json" : fs::path(settings.templates);
   inputs["templates"] = settings.templates.empty() && !fs::exists(templates) ? OrderedJson("default")
                                                                              : OrderedJson(fingerprint_file(templates));

@@ -38,8 +38,8 @@ void write_checkpoint(const std::filesystem::path& folder, const NamedTensors& t
                       std::uint64_t max_shard_bytes = 5ULL << 30);
 
 /// Copies what belongs to the text side of a model (tokenizer.model, tokenizer.json, tokenizer_config.json,
-/// special_tokens_map.json, generation_config.json, chat_template.jinja, sao_templates.json) where present. Throws
-/// ResourceError.
+/// special_tokens_map.json, generation_config.json, chat_template.jinja, additional_chat_templates/,
+/// sao_templates.json) where present. Throws ResourceError.
 void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace sao
