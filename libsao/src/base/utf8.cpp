@@ -41,12 +41,12 @@ Sequence read_sequence(std::string_view text) {
   return {length, true};
 }
 
-bool is_blank(char32_t c) {
+}  // namespace
+
+bool is_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
-
-}  // namespace
 
 std::size_t character_length(std::string_view text) {
   if (text.empty()) return 0;
@@ -115,7 +115,7 @@ std::string replace_invalid_utf8(std::string_view text) {
 
 std::string_view strip_left(std::string_view text) {
   while (const std::size_t length = character_length(text)) {
-    if (!is_blank(code_point(text))) break;
+    if (!is_space(code_point(text))) break;
     text.remove_prefix(length);
   }
   return text;
@@ -126,7 +126,7 @@ std::string_view strip_right(std::string_view text) {
     std::size_t begin = text.size() - 1;
     while (begin > 0 && text.size() - begin < 4 && is_continuation(static_cast<unsigned char>(text[begin]))) --begin;
     const std::string_view last = text.substr(begin);
-    if (character_length(last) != last.size() || !is_blank(code_point(last))) break;
+    if (character_length(last) != last.size() || !is_space(code_point(last))) break;
     text.remove_suffix(last.size());
   }
   return text;

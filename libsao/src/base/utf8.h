@@ -25,6 +25,9 @@ bool is_valid_utf8(std::string_view text);
 /// from_utf8_lossy do it (Unicode standard, section 3.9).
 std::string replace_invalid_utf8(std::string_view text);
 
+/// Whether Python's str.isspace holds: what str.strip and the `\s` of its regular expressions mean by white space.
+bool is_space(char32_t c);
+
 /// `text` without blanks at its start / end: the blanks of Python's str.strip, which Jinja's trim uses.
 std::string_view strip_left(std::string_view text);
 std::string_view strip_right(std::string_view text);

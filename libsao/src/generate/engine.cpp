@@ -373,7 +373,7 @@ std::vector<std::vector<double>> Engine::score(std::span<const ScoreRequest> req
     impl.check_prompt(kWhere, r, "prompt", requests[r].prompt_ids);
     impl.check_ids(kWhere, r, "response", requests[r].response_ids);
     impl.check_length(kWhere, r, "prompt and response", requests[r].prompt_ids.size() + requests[r].response_ids.size(),
-                      impl.context());
+                      impl.context() + 1);  // the last token is not read
   }
   std::vector<std::vector<double>> results(requests.size());
   if (requests.empty()) return results;

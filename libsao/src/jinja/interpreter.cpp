@@ -567,7 +567,10 @@ void Interpreter::output(const Statement& statement, Scope& scope, std::string& 
     if (expression->kind == kConstant) {
       write(expression->value, out);
     } else {
-      write(evaluate(*expression, scope), out);
+      const Value value = evaluate(*expression, scope);
+      if (const auto* undefined = as<UndefinedObject>(value); undefined && runtime_.settings().strict_undefined)
+        undefined->fail_undefined();
+      write(value, out);
     }
   }
 }

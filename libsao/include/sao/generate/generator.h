@@ -56,7 +56,8 @@ class Generator {
   virtual void generate(std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
                         const OnCompletion& on_completion) = 0;
 
-  /// Log-prob of every response token given what stands before it: one vector per request.
+  /// Log-prob of every response token given what stands before it: one vector per request. The last token is predicted,
+  /// not read: prompt and response may have max_tokens() + 1 tokens together.
   virtual std::vector<std::vector<double>> score(std::span<const ScoreRequest> requests) = 0;
 
   /// Log-probs of the candidates as next token (normalised over the whole vocabulary): one vector per request.

@@ -44,6 +44,8 @@ struct Settings {
   Limits limits = {};
   /// The time that strftime_now tells, in local time; nothing is the present.
   std::optional<std::chrono::system_clock::time_point> now = {};
+  /// Writing out what is undefined fails, as with Jinja2's StrictUndefined; else it is the empty text.
+  bool strict_undefined = false;
 };
 
 /// A parsed template; a value, copies share. Safe to use from many threads.
