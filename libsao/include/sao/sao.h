@@ -36,6 +36,7 @@
 #include "sao/model/causal_lm.h"
 #include "sao/model/config.h"
 #include "sao/model/kv_cache.h"
+#include "sao/model/lora.h"
 #include "sao/model/packed_tokens.h"
 #include "sao/ops/attention.h"
 #include "sao/ops/cuda.h"

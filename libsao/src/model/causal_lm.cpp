@@ -40,7 +40,9 @@ std::shared_ptr<const PackedModel> CausalLM::Impl::packed() {
   if (!ops::PackedWeight::supports(weights.embedding)) return nullptr;
   const std::lock_guard lock(mutex_);
   std::int64_t stamp = version;
-  for (const auto& [name, tensor] : parameters) stamp += tensor._version();
+  for (const NamedTensors* list : {&parameters, &lora_parameters}) {
+    for (const auto& [name, tensor] : *list) stamp += tensor._version();
+  }
   if (packed_model_ != nullptr && stamp == packed_stamp_) return packed_model_;
   packed_model_.reset();  // before the new one is made: there is room for one
   packed_model_ = std::make_shared<PackedModel>(weights);
@@ -109,18 +111,27 @@ at::Tensor CausalLM::Impl::run(const PackedTokens& tokens, const std::function<v
   check_context(longest);
   const RotaryTable rope = rotary_table(longest);
   const bool training = at::GradMode::is_enabled();
-  const std::shared_ptr<const PackedModel> held = training ? nullptr : packed();
+  std::shared_ptr<const detail::Dropout> dropout;
+  if (!tokens.dropout.empty()) {
+    if (static_cast<std::int64_t>(tokens.dropout.size()) != tokens.sequences()) {
+      throw InputError(fmt::format("CausalLM::hidden: {} dropout streams, expected {}, one a sequence, or none",
+                                   tokens.dropout.size(), tokens.sequences()));
+    }
+    dropout = std::make_shared<const detail::Dropout>(tokens.dropout, tokens.starts);
+  }
+  const std::shared_ptr<const PackedModel> held = training || dropout ? nullptr : packed();
 
   at::Tensor h = embed(ids);
   if (observe) observe(h);
   for (std::size_t i = 0; i < weights.layers.size(); ++i) {
     const PackedLayer* packed_layer = held == nullptr ? nullptr : &held->layers[i];
-    const auto layer = [this, i, packed_layer, positions, rope, starts = tokens.starts,
+    const auto layer = [this, i, packed_layer, positions, rope, dropout, starts = tokens.starts,
                         parents = tokens.parents](const at::Tensor& input) {
       const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
         return ops::packed_attention(q, k, v, starts, attention_options(i), parents);
       };
-      return detail::decoder_layer(config, weights.layers[i], packed_layer, input, positions, rope, attend);
+      return detail::decoder_layer(config, weights.layers[i], packed_layer, input, positions, rope, attend,
+                                   dropout.get());
     };
     h = training && activation_checkpointing ? detail::recomputed(layer, h, weights.layers[i].all()) : layer(h);
     if (observe) observe(h);
@@ -144,7 +155,7 @@ std::int64_t CausalLM::weights_version() const { return impl_->version; }
 
 void CausalLM::set_requires_grad(bool requires_grad) const {
   if (requires_grad) impl_->drop_packed();
-  for (const auto& [name, tensor] : impl_->parameters) tensor.set_requires_grad(requires_grad);
+  for (const auto& [name, tensor] : trainable_parameters()) tensor.set_requires_grad(requires_grad);
 }
 
 at::Tensor CausalLM::hidden(const PackedTokens& tokens) const { return impl_->final_norm(impl_->run(tokens, {})); }
@@ -176,7 +187,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
                                   impl.attention_options(i));
     };
     h = detail::decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &packed->layers[i], h,
-                              positions, rope, attend);
+                              positions, rope, attend, /*dropout=*/nullptr);
   }
   return impl.final_norm(h);
 }

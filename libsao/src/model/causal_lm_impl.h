@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "model/rope.h"
@@ -17,11 +18,18 @@
 
 namespace sao {
 
+namespace detail {
+at::ScalarType scalar_type(DType dtype);
+}  // namespace detail
+
 struct CausalLM::Impl {
   ModelConfig config;
   std::string base_json;  // config.json as read; empty for a new model
   detail::Weights weights;
-  NamedTensors parameters;
+  NamedTensors parameters;          // without those of adapters
+  std::optional<LoraAdapter> lora;  // whose tensors the weights' linears hold
+  NamedTensors lora_parameters;
+  std::shared_ptr<Impl> base;  // that the adapters stand on
   bool activation_checkpointing = false;
   std::int64_t version = 0;
 

@@ -20,9 +20,9 @@ namespace sao {
 using detail::Initial;
 using detail::Slot;
 
-namespace {
+using detail::scalar_type;
 
-at::ScalarType scalar_type(DType dtype) {
+at::ScalarType detail::scalar_type(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
       return at::kFloat;
@@ -35,6 +35,8 @@ at::ScalarType scalar_type(DType dtype) {
   }
   throw InternalError("scalar_type: unknown dtype");
 }
+
+namespace {
 
 std::string dtype_name(at::ScalarType type) {
   switch (type) {
@@ -139,7 +141,14 @@ CausalLM CausalLM::clone_frozen() const {
   SAO_CHECK(to.size() == impl_->parameters.size());
   for (std::size_t i = 0; i < to.size(); ++i) *to[i].tensor = impl_->parameters[i].second.detach().clone();
   copy->finish();
-  return CausalLM(std::move(copy));
+  CausalLM clone(std::move(copy));
+  if (!impl_->lora) return clone;
+  LoraAdapter adapter = *impl_->lora;
+  for (LoraModule& module : adapter.modules) {
+    module.a = module.a.detach().clone();
+    module.b = module.b.detach().clone();
+  }
+  return clone.with_lora(std::move(adapter));
 }
 
 void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from) const {
@@ -150,6 +159,10 @@ void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::
 
 void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from,
                     DType dtype) const {
+  if (impl_->lora) {
+    throw InputError(fmt::format(
+        "{}: the model has adapters, expected one without; save them by lora()->save, or merged()", folder.string()));
+  }
   std::error_code error;
   if (detail::is_folder(folder) && !std::filesystem::is_empty(folder, error) &&
       !detail::exists(folder / "config.json")) {

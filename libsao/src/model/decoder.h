@@ -16,10 +16,10 @@ namespace sao::detail {
 using Attend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
 
 /// h [T, H] -> [T, H]. `packed`: the layer's matrices packed; null where gradients are wanted or the kernel does not
-/// apply.
+/// apply. `dropout`: of the adapters' inputs; null where nothing is dropped.
 at::Tensor decoder_layer(const ModelConfig& config, const LayerWeights& weights, const PackedLayer* packed,
                          const at::Tensor& h, const at::Tensor& positions, const RotaryTable& rope,
-                         const Attend& attend);
+                         const Attend& attend, const Dropout* dropout);
 
 using LayerFunction = std::function<at::Tensor(const at::Tensor& h)>;
 

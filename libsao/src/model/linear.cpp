@@ -2,29 +2,46 @@
 #include "model/linear.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "sao/base/error.h"
 
 namespace sao::detail {
 
-at::Tensor apply(const Linear& linear, const at::Tensor& x) { return at::linear(x, linear.weight, linear.bias); }
+at::Tensor apply(const Linear& linear, const at::Tensor& x, const Dropout* dropout) {
+  const at::Tensor y = at::linear(x, linear.weight, linear.bias);
+  if (!linear.adapter) return y;
+  const auto& [a, b, scaling, rate] = *linear.adapter;
+  at::Tensor input = x.to(a.scalar_type());
+  if (dropout != nullptr && rate > 0.0) input = input * dropout_factors(*dropout, linear.name, rate, input);
+  return at::add(y, at::linear(at::linear(input, a), b), scaling).to(y.scalar_type());
+}
+
+at::Tensor merged_weight(const Linear& linear) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor weight = linear.weight.detach();
+  if (!linear.adapter) return weight;
+  const auto& [a, b, scaling, rate] = *linear.adapter;
+  const at::ScalarType wide = a.scalar_type();
+  return at::addmm(weight.to(wide), b.detach(), a.detach(), 1.0, scaling).to(weight.scalar_type());
+}
 
 ops::PackedWeight pack(const Projection& projection) {
   std::vector<at::Tensor> weights, biases;
   for (const Linear& linear : projection) {
-    weights.push_back(linear.weight);
+    weights.push_back(merged_weight(linear));
     biases.push_back(linear.bias);
   }
   return ops::PackedWeight::pack(weights, biases);
 }
 
 std::vector<at::Tensor> project(const Projection& projection, const ops::PackedWeight* packed, const at::Tensor& x,
-                                at::IntArrayRef widths) {
+                                at::IntArrayRef widths, const Dropout* dropout) {
   if (packed != nullptr) return packed->multiply(x).split_with_sizes(widths, 1);
-  if (projection.size() == 1) return apply(projection[0], x).split_with_sizes(widths, 1);
+  if (projection.size() == 1) return apply(projection[0], x, dropout).split_with_sizes(widths, 1);
   SAO_CHECK(projection.size() == widths.size());
   std::vector<at::Tensor> outputs;
-  for (const Linear& linear : projection) outputs.push_back(apply(linear, x));
+  for (const Linear& linear : projection) outputs.push_back(apply(linear, x, dropout));
   return outputs;
 }
 
@@ -32,6 +49,7 @@ void append_tensors(const Projection& projection, std::vector<at::Tensor>& list)
   for (const Linear& linear : projection) {
     list.push_back(linear.weight);
     if (linear.bias.defined()) list.push_back(linear.bias);
+    if (linear.adapter) list.insert(list.end(), {linear.adapter->a, linear.adapter->b});
   }
 }
 

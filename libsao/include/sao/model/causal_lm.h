@@ -18,6 +18,7 @@
 #include "sao/io/safetensors.h"
 #include "sao/model/config.h"
 #include "sao/model/kv_cache.h"
+#include "sao/model/lora.h"
 #include "sao/model/packed_tokens.h"
 
 namespace sao {
@@ -69,17 +70,42 @@ class CausalLM {
   /// The output matrix [vocab_size, hidden_size] (the embedding when tied), for log-probs without logits.
   const at::Tensor& output_weight() const;
 
-  /// Weights by their checkpoint names, in a fixed order; a tied lm_head appears once, as the embedding.
+  /// Weights by their checkpoint names, in a fixed order; a tied lm_head appears once, as the embedding. Without those
+  /// of adapters.
   const NamedTensors& parameters() const;
 
-  /// Switches requires_grad of all parameters. On: frees the packed copies of the weights that inference made, which
-  /// training has no use for.
+  /// What training changes: the matrices of the adapters where the model has some, else parameters().
+  const NamedTensors& trainable_parameters() const;
+
+  /// Switches requires_grad of all trainable parameters. On: frees the packed copies of the weights that inference
+  /// made, which training has no use for.
   void set_requires_grad(bool requires_grad) const;
 
   /// Recompute each layer in backward instead of keeping its activations.
   void set_activation_checkpointing(bool enabled);
 
-  /// A copy of the weights that shares nothing and needs no gradients.
+  /// A handle on the same weights with adapters beside them, which alone are trained: the base's gradients are
+  /// switched off and it needs no memory of the optimizer. Tensors of `adapter` are shared where they are on the
+  /// model's device and of its adapters' dtype: float32, of a float64 model float64. Training and what is not float32
+  /// on the CPU compute W x + scaling * B (A x); inference in float32 on the CPU merges the adapters into its packed
+  /// copies of the weights, as merged() does, and costs what the base costs. Throws InputError for a model that has
+  /// adapters, and for modules and shapes that it does not have.
+  CausalLM with_lora(LoraAdapter adapter) const;
+  /// The same with new adapters: LoraAdapter::random.
+  CausalLM with_lora(const LoraOptions& options, Seed seed) const;
+  /// The adapters, null where there are none. They hold the tensors that training changes.
+  const LoraAdapter* lora() const;
+  /// The model without its adapters: the handle that they were added to. The reference of DPO, at no cost.
+  CausalLM base() const;
+
+  /// A model of its own with the adapters added to the weights, in float32 (float64), then rounded to `dtype` (default
+  /// the model's own). Checked on a probe of 64 tokens: where its logits are not finite, or differ from this model's by
+  /// more than kMergeTolerance of the largest logit (at least of 1), it throws InputError. A clone where there are
+  /// none.
+  CausalLM merged() const;
+  CausalLM merged(DType dtype) const;
+
+  /// A copy of the weights (and adapters) that shares nothing and needs no gradients.
   CausalLM clone_frozen() const;
 
   /// Tells that weights were written to: packed copies for inference are freed and made anew when there is a use for
@@ -90,7 +116,7 @@ class CausalLM {
 
   /// Writes config.json and safetensors (in `dtype`, default the model's own), with the tokenizer files of
   /// `tokenizer_from` when given, and replaces the folder `folder` with them as a whole: nothing that was in it stays.
-  /// Throws InputError for a folder that holds files but no config.json, ResourceError.
+  /// Throws InputError for a model with adapters and a folder that holds files but no config.json, ResourceError.
   void save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from = {}) const;
   void save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from, DType dtype) const;
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "sao/base/seed.h"
 #include "sao/base/tokens.h"
 
 namespace sao {
@@ -17,6 +18,9 @@ struct PackedTokens {
   at::Tensor positions;     ///< [T] int64, counted from the start of each sequence, its parent's tokens included
   at::Tensor starts;        ///< [S + 1] int64 on the CPU: sequence s is tokens starts[s] .. starts[s+1]-1
   at::Tensor parents = {};  ///< [S] int64 on the CPU, or undefined where there are none: see PackedSequence
+  /// A stream for each sequence, from which a model with adapters draws what their lora_dropout drops: counted by
+  /// matrix, position and feature, so that it is the same in every pack. Empty: nothing is dropped.
+  std::vector<Seed> dropout = {};
 
   std::int64_t sequences() const;
   std::int64_t tokens() const;
