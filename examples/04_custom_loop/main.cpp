@@ -11,7 +11,7 @@ void train_dpo(const sao::CausalLM& policy, const std::vector<sao::TokenPair>& p
   const auto reference = policy.clone_frozen();
   policy.set_requires_grad(true);
   std::vector<at::Tensor> parameters;
-  for (const auto& [name, tensor] : policy.parameters()) parameters.push_back(tensor);
+  for (const auto& [name, tensor] : policy.trainable_parameters()) parameters.push_back(tensor);
   torch::optim::AdamW optimizer(parameters, torch::optim::AdamWOptions(5e-5).weight_decay(0.0));
 
   for (std::size_t begin = 0; begin < pairs.size(); begin += batch_size) {

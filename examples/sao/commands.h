@@ -14,6 +14,7 @@ Run score_command(CLI::App& app);
 Run generate_command(CLI::App& app);
 Run judge_command(CLI::App& app);
 Run train_command(CLI::App& app);
+Run merge_command(CLI::App& app);
 Run winrate_command(CLI::App& app);
 Run eval_command(CLI::App& app);
 Run run_command(CLI::App& app);

@@ -37,12 +37,13 @@ struct Command {
   sao::cli::Run (*make)(CLI::App&);
 };
 
-constexpr std::array<Command, 9> kCommands = {
+constexpr std::array<Command, 10> kCommands = {
     {{"tokenize", "text or conversations to token ids, or back", sao::cli::tokenize_command},
      {"score", "log-probabilities of given responses", sao::cli::score_command},
      {"generate", "sample responses", sao::cli::generate_command},
      {"judge", "which of two responses is better", sao::cli::judge_command},
      {"train", "train on preference pairs", sao::cli::train_command},
+     {"merge", "a model with adapters added to its weights", sao::cli::merge_command},
      {"winrate", "AlpacaEval's win rates from its annotations", sao::cli::winrate_command},
      {"eval", "accuracy on multiple-choice or question-and-answer rows", sao::cli::eval_command},
      {"run", "rounds of self-alignment in a run folder", sao::cli::run_command},

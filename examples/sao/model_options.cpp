@@ -15,6 +15,7 @@ namespace sao::cli {
 
 void add_model_options(Arguments& arguments, ModelOptions& options) {
   arguments.add("model", options.model, "Hugging Face folder of the model", "m");
+  arguments.add("adapter", options.adapter, "folder of LoRA adapters for the model, as PEFT writes it");
   arguments.add("device", options.device, "cpu or cuda:N");
   arguments.add("dtype", options.dtype, "float32 or bfloat16");
   arguments.add("threads", options.threads, "processor threads; 0 = as many as there are cores");
@@ -28,6 +29,14 @@ void check_model_options(const ModelOptions& options) {
     throw UsageError(fmt::format("--{}", error.what()));
   }
   check_threads(options.threads);
+}
+
+DType check_save_dtype(const std::string& save_dtype, const ModelOptions& options) {
+  try {
+    return parse_dtype(save_dtype.empty() ? options.dtype : save_dtype);
+  } catch (const InputError& error) {
+    throw UsageError(fmt::format("--save-{}", error.what()));
+  }
 }
 
 void check_threads(std::int64_t threads) {
@@ -53,7 +62,18 @@ CausalLM load_model(const ModelOptions& options, const std::string& folder) {
                         {.device = parse_device(options.device), .dtype = parse_dtype(options.dtype)});
 }
 
-CausalLM load_model(const ModelOptions& options) { return load_model(options, options.model); }
+std::filesystem::path adapter_folder(const std::filesystem::path& given) {
+  const char* const kFile = "adapter_config.json";
+  const bool holds_a_run =
+      !std::filesystem::exists(given / kFile) && std::filesystem::exists(given / "adapter" / kFile);
+  return holds_a_run ? given / "adapter" : given;
+}
+
+CausalLM load_model(const ModelOptions& options) {
+  const CausalLM model = load_model(options, options.model);
+  if (options.adapter.empty()) return model;
+  return model.with_lora(LoraAdapter::load(adapter_folder(options.adapter), model.config()));
+}
 
 TokenIds encode_conversation(const ChatTokenizer& text, const Messages& messages, jinja::Value::Fields variables) {
   return text.encode_chat(messages, {.add_generation_prompt = true, .variables = std::move(variables)});

@@ -16,22 +16,28 @@ namespace sao::cli {
 
 struct ModelOptions {
   std::string model = {};
+  std::string adapter = {};
   std::string device = "cpu";
   std::string dtype = "float32";
   std::int64_t threads = 0;
 };
 
-/// --model --device --dtype --threads
+/// --model --adapter --device --dtype --threads
 void add_model_options(Arguments& arguments, ModelOptions& options);
 
 /// Throws UsageError for a device, a dtype or a number of threads that does not exist.
 void check_model_options(const ModelOptions& options);
+/// The dtype that --save-dtype names; --dtype where it names none.
+DType check_save_dtype(const std::string& save_dtype, const ModelOptions& options);
 void check_threads(std::int64_t threads);
 
 /// The folder itself, or the folder `model` in it: what `sao train --output` names is good as a --model.
 std::filesystem::path model_folder(const std::filesystem::path& given);
 
-/// Sets the number of threads, then loads.
+/// The same with `adapter`: what `sao train --lora.r --output` names is good as an --adapter.
+std::filesystem::path adapter_folder(const std::filesystem::path& given);
+
+/// Sets the number of threads, then loads: the model with its adapters, or the model of another folder.
 CausalLM load_model(const ModelOptions& options);
 CausalLM load_model(const ModelOptions& options, const std::string& folder);
 void set_threads(std::int64_t threads);

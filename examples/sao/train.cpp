@@ -44,6 +44,21 @@ std::string train_flag(const std::string& path) {
   return with_dashes(path);
 }
 
+/// Adapters as a group of options; no rank is no adapters.
+struct Adapting {
+  LoraOptions lora = {.r = 0};
+};
+template <class Visitor, OptionsOf<Adapting> Options>
+void visit_fields(Visitor&& visit, Options& options) {
+  visit("lora", options.lora, "LoRA");
+}
+
+/// "lora.lora_alpha" -> "lora.alpha"
+std::string lora_flag(const std::string& path) {
+  constexpr std::string_view kTwice = "lora.lora_";
+  return with_dashes(path.starts_with(kTwice) ? "lora." + path.substr(kTwice.size()) : path);
+}
+
 struct Train {
   explicit Train(CLI::App& app) : arguments(app) {
     add_model_options(arguments, options);
@@ -52,6 +67,8 @@ struct Train {
     arguments.add("resume", resume, "continue the training in the output folder");
     arguments.add("reference", reference, "folder of the reference model; nothing is the model as it starts");
     arguments.add("save-dtype", save_dtype, "dtype of the saved weights; nothing is --dtype");
+    arguments.add("save-merged", save_merged, "with adapters: save the model with them merged too");
+    arguments.add_fields(adapting, lora_flag);
     arguments.add_fields(training, train_flag);
   }
 
@@ -66,7 +83,8 @@ struct Train {
 
     const std::vector<Preference> rows = read_jsonl<Preference>(data);
     if (rows.empty()) throw InputError(fmt::format("{}: no rows, expected preference pairs", data));
-    const CausalLM policy = load_model(options);
+    CausalLM policy = load_model(options);
+    if (adapting.lora.r > 0) policy = policy.with_lora(adapting.lora, training.seed.fork("lora"));
     const ChatTokenizer text = ChatTokenizer::load(model_folder(options.model));
     std::vector<TokenPair> pairs = tokenize_pairs(rows, text);
     std::optional<CausalLM> reference_model;
@@ -98,17 +116,35 @@ struct Train {
           },
           metrics_line);
     }
-    policy.save(fs::path(output) / "model", model_folder(options.model),
-                parse_dtype(save_dtype.empty() ? options.dtype : save_dtype));
+    const fs::path tokenizer = model_folder(options.model);
+    const DType dtype = check_save_dtype(save_dtype, options);
+    if (policy.lora() != nullptr) {
+      policy.lora()->save(fs::path(output) / "adapter", options.model);
+      if (!save_merged) return;
+      policy = policy.merged(dtype);
+    }
+    policy.save(fs::path(output) / "model", tokenizer, dtype);
   }
 
   void check_training_options() {
     check_options(training);
-    try {
-      if (!save_dtype.empty()) parse_dtype(save_dtype);
-    } catch (const InputError& error) {
-      throw UsageError(fmt::format("--save-{}", error.what()));
+    check_save_dtype(save_dtype, options);
+    const bool adapts = adapting.lora.r != 0 || !options.adapter.empty();
+    if (save_merged && !adapts) throw UsageError("--save-merged without adapters, expected --lora.r or --adapter");
+    if (adapting.lora.r != 0) {
+      check_options(adapting.lora);
+      if (!options.adapter.empty()) {
+        throw UsageError("--lora.r makes new adapters and --adapter continues others, expected one of them");
+      }
+      return;
     }
+    visit_leaves(
+        [&](const std::string& path, const auto&, const char*) {
+          if (path != "lora.r" && arguments.given(lora_flag(path))) {
+            throw UsageError(fmt::format("--{} without --lora.r, expected the rank of new adapters", lora_flag(path)));
+          }
+        },
+        adapting);
   }
 
   static std::string metrics_line(const Trainer& trainer) {
@@ -120,20 +156,21 @@ struct Train {
   /// What the training was made with.
   std::string manifest() {
     nlohmann::ordered_json settings = nlohmann::ordered_json::object();
-    visit_leaves(
-        [&](const std::string& path, const auto& field, const char*) {
-          if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, Seed>) {
-            settings[path] = field.value;
-          } else {
-            settings[path] = field;
-          }
-        },
-        training);
+    const auto add = [&](const std::string& path, const auto& field, const char*) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, Seed>) {
+        settings[path] = field.value;
+      } else {
+        settings[path] = field;
+      }
+    };
+    visit_leaves(add, training);
+    if (adapting.lora.r > 0) visit_leaves(add, adapting);
     nlohmann::ordered_json fingerprints = nlohmann::ordered_json::object();
     if (data != "-") fingerprints["data"] = fingerprint_file(data);
     const nlohmann::ordered_json all = {{"format", 1},
                                         {"versions", {{"sao", SAO_VERSION}}},
                                         {"model", options.model},
+                                        {"adapter", options.adapter},
                                         {"reference", reference},
                                         {"data", data},
                                         {"device", options.device},
@@ -146,8 +183,9 @@ struct Train {
   Arguments arguments;
   ModelOptions options;
   TrainerOptions training;
+  Adapting adapting;
   std::string data, output, reference, save_dtype;
-  bool resume = false;
+  bool resume = false, save_merged = false;
 };
 
 }  // namespace

@@ -18,7 +18,8 @@ std::string read(const std::filesystem::path& path) {
 
 TEST(Readme, CodeBlocksStandInTheExamples) {
   const std::string readme = read("README.md");
-  const std::string examples = read("examples/05_sao_round/main.cpp") + read("examples/04_custom_loop/main.cpp");
+  const std::string examples = read("examples/05_sao_round/main.cpp") + read("examples/04_custom_loop/main.cpp") +
+                               read("examples/06_lora/main.cpp");
   std::size_t blocks = 0;
   for (std::size_t begin = readme.find("```cpp\n"); begin != std::string::npos;
        begin = readme.find("```cpp\n", begin)) {
@@ -30,7 +31,7 @@ TEST(Readme, CodeBlocksStandInTheExamples) {
     }
     ++blocks;
   }
-  EXPECT_EQ(blocks, 2U);
+  EXPECT_EQ(blocks, 3U);
 }
 
 }  // namespace

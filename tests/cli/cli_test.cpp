@@ -460,6 +460,76 @@ TEST_F(CliTest, TrainWritesAModelAndItsMetrics) {
             read_file(*folder_ / "trained/model/model.safetensors"));
 }
 
+TEST_F(CliTest, TrainsMergesAndUsesAdapters) {
+  write_file_atomically(*folder_ / "pairs.jsonl", preference_rows());
+  const auto train = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"train", "--model",        "model", "--data", "pairs.jsonl", "--loss",
+                                          "dpo",   "--batch-size",   "2",     "--lr",   "1e-2",        "--epochs",
+                                          "3",     "--warmup-ratio", "0"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return sao(arguments);
+  };
+  const std::vector<std::string> lora = {"--lora.r",           "4",   "--lora.alpha",          "8",
+                                         "--lora.dropout",     "0.1", "--lora.target-modules", "q_proj,up_proj",
+                                         "--checkpoint-every", "1",   "--checkpoint-keep",     "3"};
+  const auto with_output = [&](const std::string& folder, std::vector<std::string> more = {}) {
+    more.insert(more.end(), lora.begin(), lora.end());
+    more.insert(more.end(), {"--output", folder});
+    return train(more);
+  };
+  const Outcome trained = with_output("adapted", {"--save-merged"});
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  const json config = json::parse(read_file(*folder_ / "adapted/adapter/adapter_config.json"));
+  EXPECT_EQ(config["r"], 4);
+  EXPECT_EQ(config["lora_alpha"], 8);
+  EXPECT_EQ(config["target_modules"], json({"q_proj", "up_proj"}));
+  EXPECT_EQ(config["base_model_name_or_path"], "model");
+  const auto metrics = rows(read_file(*folder_ / "adapted/metrics.jsonl"));
+  ASSERT_EQ(metrics.size(), 6u);
+  EXPECT_NEAR(metrics[0]["loss"].get<double>(), std::log(2.0), 1e-5) << "the reference is the base";
+  EXPECT_LT(metrics[5]["loss"].get<double>(), metrics[0]["loss"].get<double>());
+
+  // Adapters, the merged model, and the model that `merge` writes say the same; the base says something else.
+  const std::string row = "{\"prompt\": \"the fox\", \"response\": \"first\"}\n";
+  const auto sum = [&](std::vector<std::string> model) {
+    std::vector<std::string> arguments = {"score"};
+    arguments.insert(arguments.end(), model.begin(), model.end());
+    return good_rows(sao(arguments, row)).at(0)["sum"].get<double>();
+  };
+  ASSERT_EQ(sao({"merge", "--model", "model", "--adapter", "adapted", "--output", "merged"}).status, 0);
+  const double expected = sum({"--model", "model", "--adapter", "adapted"});
+  EXPECT_EQ(sum({"--model", "adapted"}), expected);
+  EXPECT_EQ(sum({"--model", "merged"}), expected);
+  EXPECT_NE(sum({"--model", "model"}), expected);
+  EXPECT_EQ(read_file(*folder_ / "merged/model.safetensors"), read_file(*folder_ / "adapted/model/model.safetensors"));
+
+  // A run that was stopped ends with the same bytes.
+  ASSERT_EQ(with_output("stopped", {"--max-steps", "6"}).status, 0);
+  fs::remove_all(*folder_ / "stopped/adapter");
+  for (const char* step : {"step-000005", "step-000006"}) fs::remove_all(*folder_ / "stopped/checkpoints" / step);
+  ASSERT_TRUE(fs::exists(*folder_ / "stopped/checkpoints/step-000004"));
+  const Outcome resumed = with_output("stopped", {"--max-steps", "6", "--resume"});
+  ASSERT_EQ(resumed.status, 0) << resumed.err;
+  EXPECT_EQ(read_file(*folder_ / "stopped/adapter/adapter_model.safetensors"),
+            read_file(*folder_ / "adapted/adapter/adapter_model.safetensors"));
+  expect_failure(with_output("stopped", {"--max-steps", "6", "--resume", "--lora.use-rslora"}), 1,
+                 "settings.lora.use_rslora: false in the run, true now");
+
+  // More training of the same adapters.
+  ASSERT_EQ(train({"--adapter", "adapted", "--output", "further"}).status, 0);
+  EXPECT_TRUE(fs::exists(*folder_ / "further/adapter/adapter_model.safetensors"));
+  EXPECT_FALSE(fs::exists(*folder_ / "further/model"));
+
+  expect_failure(train({"--lora.alpha", "8", "--output", "x"}), 2, "--lora.alpha without --lora.r");
+  expect_failure(train({"--lora.r", "-1", "--output", "x"}), 2, "r is -1, expected at least 1");
+  expect_failure(train({"--lora.r", "4", "--adapter", "adapted", "--output", "x"}), 2, "expected one of them");
+  expect_failure(train({"--save-merged", "--output", "x"}), 2, "--save-merged without adapters");
+  expect_failure(train({"--lora.r", "4", "--lora.target-modules", "lm_head", "--output", "x"}), 1, "\"lm_head\"");
+  expect_failure(sao({"merge", "--model", "model", "--output", "x"}), 2, "--adapter is required");
+  expect_failure(sao({"score", "--model", "model", "--adapter", "model"}, row), 1, "no adapter_config.json");
+  EXPECT_FALSE(fs::exists(*folder_ / "x"));
+}
+
 TEST_F(CliTest, TrainRefusesBadRowsBeforeItMakesAnything) {
   write_file_atomically(*folder_ / "bad.jsonl", preference_rows() + "{\"prompt\": \"q\", \"chosen\": \"a\"}\n");
   const auto train = [&](const std::string& data) {

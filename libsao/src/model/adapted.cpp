@@ -52,14 +52,21 @@ void check_merged(const CausalLM& adapted, const CausalLM& merged) {
   const PackedTokens tokens = probe(adapted.config());
   const at::Tensor expected = adapted.logits(adapted.hidden(tokens)).detach().to(at::kDouble);
   const at::Tensor found = merged.logits(merged.hidden(tokens)).detach().to(at::kDouble);
-  const double scale = std::max(1.0, expected.abs().max().item<double>());
-  const double difference = (found - expected).abs().max().item<double>();
-  const double allowed = scale * std::max(merge_tolerance(adapted.dtype()), merge_tolerance(merged.dtype()));
-  if (!std::isfinite(difference) || difference > allowed) {
-    throw InputError(fmt::format(
-        "merged: logits of the merged model differ by {} from those with adapters, expected at most {}; its "
-        "dtype is too narrow, or weights or adapters hold values that are not finite",
-        difference, allowed));
+  const double largest = expected.abs().max().item<double>(),
+               difference = (found - expected).abs().max().item<double>();
+  if (!std::isfinite(difference)) {
+    throw InputError(
+        "merged: the logits are not finite, expected numbers; weights or adapters hold such values, or the dtype is "
+        "too "
+        "narrow for them");
+  }
+  const double allowed =
+      std::max(1.0, largest) * std::max(merge_tolerance(adapted.dtype()), merge_tolerance(merged.dtype()));
+  if (difference > allowed) {
+    throw InputError(
+        fmt::format("merged: logits of the merged model differ by {:.3g} from those with adapters, expected at most "
+                    "{:.3g}; merge in a wider dtype",
+                    difference, allowed));
   }
 }
 

@@ -154,7 +154,10 @@ void CausalLM::weights_changed() const {
 std::int64_t CausalLM::weights_version() const { return impl_->version; }
 
 void CausalLM::set_requires_grad(bool requires_grad) const {
-  if (requires_grad) impl_->drop_packed();
+  if (requires_grad) {
+    impl_->drop_packed();
+    if (impl_->base) impl_->base->drop_packed();
+  }
   for (const auto& [name, tensor] : trainable_parameters()) tensor.set_requires_grad(requires_grad);
 }
 

@@ -70,7 +70,10 @@ Core::Core(CausalLM model, const CoreOptions& options, std::int64_t total_steps)
     : model_(std::move(model)),
       options_(options),
       total_steps_(total_steps),
-      optimizer_(model_.parameters(), options.optimizer) {
+      optimizer_(model_.trainable_parameters(), options.optimizer) {
+  if (model_.dtype() == at::kHalf) {  // also where the optimizer sees adapters alone
+    throw InputError("train: the model is float16, which loses gradients, expected bfloat16, float32 or float64");
+  }
   const std::int64_t warmup = warmup_steps(options.schedule, total_steps);
   if (warmup > 0 && warmup >= total_steps) {
     throw InputError(fmt::format(
@@ -123,7 +126,7 @@ void Core::stop_non_finite(const std::string& problem, const std::function<void(
     const std::vector<double> gradient_norms = optimizer_.gradient_norms();
     const c10::NoGradGuard no_grad;
     for (std::size_t i = 0; i < gradient_norms.size(); ++i) {
-      const auto& [name, parameter] = model_.parameters()[i];
+      const auto& [name, parameter] = model_.trainable_parameters()[i];
       norms[name] = json_number(gradient_norms[i]);
       weights[name] = json_number(parameter.detach().to(at::kFloat).norm().item<double>());
     }
@@ -146,6 +149,11 @@ std::optional<SavedState> Core::open(const fs::path& folder) {
   if (error)
     throw ResourceError(fmt::format("{}: {}, expected a folder for checkpoints", folder.string(), error.message()));
   folder_ = folder;
+  if (const LoraAdapter* lora = model_.lora()) {
+    // Checkpoints hold the adapters alone.
+    adapters_ = OrderedJson{{"options", options_to_json(lora->options)}, {"base", fingerprint_of(model_.parameters())}};
+    for (const LoraModule& module : lora->modules) adapters_["scaling"][module.name] = module.scaling;
+  }
   remove_unfinished(folder);
   const auto found = find_checkpoints(folder);
   if (found.empty()) return std::nullopt;
@@ -159,7 +167,7 @@ void Core::restore(const SavedState& saved, const OrderedJson& identity) {
   const std::string where = (saved.folder / kStateFile).string();
   const auto same = saved.state.find("made_with");
   if (same == saved.state.end()) throw_missing_field(where, "made_with", "what the checkpoint was made with");
-  const std::vector<std::string> differences = json_differences(*same, Json(identity));
+  const std::vector<std::string> differences = json_differences(*same, Json(with_adapters(identity)));
   if (!differences.empty()) {
     throw InputError(fmt::format("{}: {}; resume with the checkpoint's settings, or start in another folder", where,
                                  fmt::join(differences, "; ")));
@@ -180,7 +188,7 @@ void Core::save_if_due(const OrderedJson& identity, const OrderedJson& progress,
   tensors.insert(tensors.end(), more.begin(), more.end());
   OrderedJson state{{"format", 1}, {"step", step}};
   state.update(progress);
-  state["made_with"] = identity;
+  state["made_with"] = with_adapters(identity);
   write_folder_atomically(folder_ / fmt::format("{}{:06}", kPrefix, step), [&](const fs::path& temporary) {
     write_safetensors(temporary / kTensorsFile, tensors);
     write_file_atomically(temporary / kStateFile, dump_json_pretty(state));
@@ -188,6 +196,22 @@ void Core::save_if_due(const OrderedJson& identity, const OrderedJson& progress,
   const auto found = find_checkpoints(folder_);
   const auto keep = static_cast<std::size_t>(options_.checkpoint.keep);
   for (std::size_t i = 0; i + keep < found.size(); ++i) remove_checkpoint(found[i].second);
+}
+
+OrderedJson Core::with_adapters(OrderedJson identity) const {
+  if (!adapters_.is_null()) identity["lora"] = adapters_;
+  return identity;
+}
+
+std::string fingerprint_of(const NamedTensors& parameters) {
+  std::string text;
+  for (const auto& [name, tensor] : parameters) {
+    const at::Tensor values = tensor.detach().to(at::kCPU).contiguous();
+    const std::string_view bytes(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
+    text += fmt::format("{} [{}] {} {}\n", name, fmt::join(values.sizes(), ", "), at::toString(values.scalar_type()),
+                        fingerprint(bytes));
+  }
+  return fingerprint(text);
 }
 
 void explain_out_of_memory(const std::function<void()>& work) {

@@ -50,6 +50,8 @@ class Core {
   Core& operator=(const Core&) = delete;
 
   const CausalLM& model() const { return model_; }
+  /// Whether adapters drop inputs: then every sequence of a training pack needs its stream.
+  bool drops_out() const { return model_.lora() != nullptr && model_.lora()->options.lora_dropout > 0.0; }
   std::int64_t steps_done() const { return optimizer_.steps(); }
   std::int64_t total_steps() const { return total_steps_; }
   bool done() const { return steps_done() >= total_steps_; }
@@ -71,7 +73,8 @@ class Core {
 
   /// Where checkpoints go, which nobody else writes to; the newest that is there already.
   std::optional<SavedState> open(const std::filesystem::path& folder);
-  /// Compares what the checkpoint was made with against now, then loads it. Throws InputError naming every difference.
+  /// Compares what the checkpoint was made with against now (adapters and their base are seen to here), then loads it.
+  /// Throws InputError naming every difference.
   void restore(const SavedState& saved, const OrderedJson& identity);
   /// Writes a checkpoint when one is due after the last update.
   void save_if_due(const OrderedJson& identity, const OrderedJson& progress, const NamedTensors& more);
@@ -79,15 +82,21 @@ class Core {
   bool has_folder() const { return !folder_.empty(); }
 
  private:
+  OrderedJson with_adapters(OrderedJson identity) const;
+
   CausalLM model_;
   CoreOptions options_;
   std::int64_t total_steps_;
   AdamW optimizer_;
   std::filesystem::path folder_;
+  OrderedJson adapters_;  // and the frozen weights below them, once there are checkpoints; else null
 };
 
 /// Calls `work`, with running out of memory turned into a ResourceError that names the option to lower.
 void explain_out_of_memory(const std::function<void()>& work);
+
+/// Of the names, shapes and values of parameters, as they stand in memory.
+std::string fingerprint_of(const NamedTensors& parameters);
 
 /// A number as JSON; NaN and infinities as text, which JSON has no numbers for.
 OrderedJson json_number(double value);

@@ -68,27 +68,32 @@ std::string fingerprint_of(const std::vector<TokenPair>& pairs) {
   return fingerprint(bytes);
 }
 
-// Of names, shapes and values, as they stand in memory.
+// With adapters, where there are some.
 std::string fingerprint_of(const CausalLM& model) {
-  std::string text;
-  for (const auto& [name, tensor] : model.parameters()) {
-    const at::Tensor values = tensor.detach().to(at::kCPU).contiguous();
-    const std::string_view bytes(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
-    text += fmt::format("{} [{}] {} {}\n", name, fmt::join(values.sizes(), ", "), at::toString(values.scalar_type()),
-                        fingerprint(bytes));
+  NamedTensors all = model.parameters();
+  if (model.lora() != nullptr) {
+    const NamedTensors& adapters = model.trainable_parameters();
+    all.insert(all.end(), adapters.begin(), adapters.end());
   }
-  return fingerprint(text);
+  return detail::fingerprint_of(all);
 }
 
-bool same_weights(const CausalLM& a, const CausalLM& b) {
-  const NamedTensors &left = a.parameters(), &right = b.parameters();
-  if (left.size() != right.size() || a.dtype() != b.dtype() || a.device() != b.device()) return false;
+bool same_tensors(const NamedTensors& left, const NamedTensors& right) {
+  if (left.size() != right.size()) return false;
   for (std::size_t i = 0; i < left.size(); ++i) {
     if (left[i].first != right[i].first) return false;
     if (left[i].second.is_same(right[i].second)) continue;
     if (left[i].second.sizes() != right[i].second.sizes() || !at::equal(left[i].second, right[i].second)) return false;
   }
   return true;
+}
+
+// False for a base and new adapters on it, though these change nothing yet.
+bool same_weights(const CausalLM& a, const CausalLM& b) {
+  if ((a.lora() == nullptr) != (b.lora() == nullptr) || a.dtype() != b.dtype() || a.device() != b.device())
+    return false;
+  return same_tensors(a.parameters(), b.parameters()) &&
+         (a.lora() == nullptr || same_tensors(a.trainable_parameters(), b.trainable_parameters()));
 }
 
 // How far the log-prob of a response of n tokens may lie from the reference's when the weights are the same: rounding
@@ -173,7 +178,7 @@ struct Trainer::Impl {
   void compute_reference_logps() {
     if (!needs_reference(options.loss)) return;
     const CausalLM model = reference ? *reference : core->model();
-    self_check = !reference || same_weights(*reference, core->model());
+    self_check = !core->drops_out() && (!reference || same_weights(*reference, core->model()));
     const c10::NoGradGuard no_grad;
     reference_chosen.clear();
     reference_rejected.clear();
@@ -286,7 +291,13 @@ struct Trainer::Impl {
       completions.push_back({pairs()[i].prompt, pairs()[i].chosen});
       completions.push_back({pairs()[i].prompt, pairs()[i].rejected});
     }
-    const CompletionBatch batch = pack_completions(completions);
+    CompletionBatch batch = pack_completions(completions);
+    if (core->drops_out()) {
+      const Seed stream = options.seed.fork("dropout").fork(static_cast<std::uint64_t>(core->steps_done()));
+      for (const std::size_t i : indices) {
+        for (std::uint64_t side = 0; side < 2; ++side) batch.tokens.dropout.push_back(stream.fork(2 * i + side));
+      }
+    }
     const at::Tensor logps = core->scored_logps(batch.tokens, batch.rows, batch.targets);
     // Sums, losses and their slopes on the CPU in double precision: a few numbers a pair.
     const at::Tensor values = logps.detach().to(at::kCPU, at::kDouble);

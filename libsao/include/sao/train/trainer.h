@@ -42,7 +42,7 @@ struct TrainerOptions {
   double ld_alpha = 1.0;           ///< weight of tokens beyond the pair's shorter response (LD-DPO, TRL)
   bool activation_checkpointing = false;  ///< recompute layers in backward: less memory, more time
   std::int64_t chunk_tokens = 512;        ///< rows whose logits exist at one time
-  Seed seed = {42};                       ///< of the order of pairs: a pure function of it and the epoch
+  Seed seed = {42};  ///< of the order of pairs: a pure function of it and the epoch; and of adapters' dropout
   CheckpointOptions checkpoint = {};
 };
 
@@ -91,16 +91,17 @@ struct TrainMetrics {
 /// "num_tokens"}. Nothing in it depends on the clock.
 std::string to_json_line(const TrainMetrics& metrics);
 
-/// Trains `policy` in place. Same pairs, options and weights give the same bits on the CPU, with or without a stop and
-/// resume between; the split into micro-batches changes them by rounding only.
+/// Trains `policy` in place: its trainable_parameters(). Of a model with adapters these alone have gradients, state of
+/// the optimizer and a place in checkpoints, which are continued on the same base only. Same pairs, options and weights
+/// give the same bits on the CPU, with or without a stop and resume between; the split into micro-batches changes them
+/// by rounding only.
 class Trainer {
  public:
-  /// `reference`: what the loss compares with, where it needs one; without it, the policy as it is at the start. Its
-  /// log-probs are computed once, before the first step, and it is let go. Pairs are selected by select_pairs, those
-  /// longer than max_length or the context of either model left out as "too_long". Gradients that the policy's weights
-  /// have are dropped.
-  /// Throws InputError: options out of range, a warm-up of all steps, no pair left, ids outside the vocabulary, a
-  /// float16 policy.
+  /// `reference`: what the loss compares with, where it needs one; without it, the policy as it is at the start: for
+  /// new adapters the base (`policy.base()` is it for others, too). Its log-probs are computed once, before the first
+  /// step, and it is let go. Pairs are selected by select_pairs, those longer than max_length or the context of either
+  /// model left out as "too_long". Gradients that the policy's weights have are dropped. Throws InputError: options out
+  /// of range, a warm-up of all steps, no pair left, ids outside the vocabulary, a float16 policy.
   Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions options = {},
           std::optional<CausalLM> reference = {});
   /// Frees the gradients and switches them off.
