@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "arguments.h"
@@ -88,7 +89,11 @@ struct Train {
     const ChatTokenizer text = ChatTokenizer::load(model_folder(options.model));
     std::vector<TokenPair> pairs = tokenize_pairs(rows, text);
     std::optional<CausalLM> reference_model;
-    if (!reference.empty() && needs_reference(training.loss)) reference_model = load_model(options, reference);
+    if (!reference.empty() && needs_reference(training.loss)) {
+      std::error_code ignored;
+      const bool is_base = fs::equivalent(model_folder(reference), model_folder(options.model), ignored);
+      reference_model = is_base && policy.lora() != nullptr ? policy.base() : load_model(options, reference);
+    }
     if (!reference.empty() && !needs_reference(training.loss)) {
       log(LogLevel::kWarning,
           fmt::format("the loss {} has no reference: --reference is not used", loss_name(training.loss)));

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "model/dropout.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "sao/model/causal_lm.h"
@@ -400,27 +401,45 @@ TEST(Lora, MergingChecksItself) {
   EXPECT_THAT(message_of([&] { narrow.with_lora(cancelling).merged(); }), HasSubstr("differ by "));
 }
 
-TEST(LoraDropout, IsAFunctionOfTheSequenceWhateverStandsBesideIt) {
+TEST(LoraDropout, IsAFunctionOfATokenAndThoseBeforeIt) {
   const Golden g = read_golden("gemma2");
-  CausalLM policy = g.base.with_lora(g.adapter);
-  const std::vector<TokenIds> rows = {{5, 6, 7, 8, 9}, {10, 11, 12}, {13, 14}};
-  PackedTokens all = pack(rows), alone = pack(std::vector<TokenIds>{rows[1]});
-  const at::Tensor without = logits_of(policy, all, true);
-  all.dropout = {Seed{1}, Seed{2}, Seed{3}};
-  alone.dropout = {Seed{2}};
+  const CausalLM policy = g.base.with_lora(g.adapter);
+  const TokenIds prompt = {5, 6, 7}, first = {8, 9}, second = {10};
+  const std::vector<TokenIds> rows = {{5, 6, 7, 8, 9}, {5, 6, 7, 10}};
+  PackedTokens apart = pack(rows), alone = pack(std::span(rows).last(1));
+  PackedTokens shared = pack(std::vector<PackedSequence>{{prompt, -1}, {first, 0}, {second, 0}});
+  const at::Tensor without = logits_of(policy, apart, true);
+  apart.dropout = alone.dropout = shared.dropout = Seed{1};
   for (const bool grad : {true, false}) {
-    const at::Tensor packed = logits_of(policy, all, grad);
-    EXPECT_LT(largest(packed.narrow(0, 5, 3) - logits_of(policy, alone, grad)), 1e-5) << grad;
-    EXPECT_GT(largest(packed.narrow(0, 5, 3) - without.narrow(0, 5, 3)), 1e-2) << grad;
+    const at::Tensor found = logits_of(policy, apart, grad);
+    EXPECT_GT(largest(found - without), 1e-2) << grad;
+    EXPECT_LT(largest(found.narrow(0, 5, 4) - logits_of(policy, alone, grad)), 1e-5) << grad;
+    const at::Tensor once = logits_of(policy, shared, grad);
+    EXPECT_LT(largest(found.narrow(0, 0, 5) - once.narrow(0, 0, 5)), 1e-5) << grad;
+    EXPECT_LT(largest(found[8] - once[5]), 1e-5) << grad;
   }
-  EXPECT_TRUE(at::equal(logits_of(policy, all, true), logits_of(policy, all, true)));
-  PackedTokens other = all;
-  other.dropout[0] = Seed{4};
-  const at::Tensor difference = logits_of(policy, all, true) - logits_of(policy, other, true);
-  EXPECT_GT(largest(difference.narrow(0, 0, 5)), 1e-2);
-  EXPECT_LT(largest(difference.narrow(0, 5, 5)), 1e-5);
-  all.dropout.pop_back();
-  EXPECT_THAT(message_of([&] { policy.hidden(all); }), HasSubstr("2 dropout streams, expected 3, one a sequence"));
+  PackedTokens other = apart;
+  other.dropout = Seed{2};
+  EXPECT_GT(largest(logits_of(policy, apart, true) - logits_of(policy, other, true)), 1e-2);
+}
+
+TEST(LoraDropout, DropsTheShareThatIsAskedForOfEveryMatrixAnew) {
+  PackedTokens tokens = pack(std::vector<TokenIds>{TokenIds(200, 3), TokenIds(200, 4)});
+  tokens.dropout = Seed{9};
+  const detail::Dropout streams = detail::dropout_streams(tokens);
+  const at::Tensor x = at::ones({400, 50}, at::kDouble);
+  const at::Tensor factors = detail::dropout_factors(streams, "q_proj", 0.25, x);
+  EXPECT_EQ(factors.scalar_type(), at::kDouble);
+  EXPECT_NEAR((factors == 0.0).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
+  EXPECT_NEAR(factors.max().item<double>(), 1.0 / 0.75, 1e-7);
+  // Independent of one another: two matrices agree by chance only, and so do neighbouring tokens and features.
+  const double chance = 0.25 * 0.25 + 0.75 * 0.75;
+  const auto agree = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a == b).to(at::kDouble).mean().item<double>();
+  };
+  EXPECT_NEAR(agree(factors, detail::dropout_factors(streams, "k_proj", 0.25, x)), chance, 0.02);
+  EXPECT_NEAR(agree(factors.narrow(0, 0, 399), factors.narrow(0, 1, 399)), chance, 0.02);
+  EXPECT_NEAR(agree(factors.narrow(1, 0, 49), factors.narrow(1, 1, 49)), chance, 0.02);
 }
 
 TEST(LoraDropout, RecomputedActivationsDropTheSame) {
@@ -431,7 +450,7 @@ TEST(LoraDropout, RecomputedActivationsDropTheSame) {
     policy.set_requires_grad(true);
     policy.set_activation_checkpointing(checkpointing);
     PackedTokens tokens = rows_of(g.expected);
-    tokens.dropout = {Seed{1}, Seed{2}, Seed{3}};
+    tokens.dropout = Seed{1};
     mean_log_prob(policy, tokens).backward();
     gradients.emplace_back();
     for (const auto& [name, parameter] : policy.trainable_parameters()) gradients.back().push_back(parameter.grad());

@@ -112,12 +112,8 @@ at::Tensor CausalLM::Impl::run(const PackedTokens& tokens, const std::function<v
   const RotaryTable rope = rotary_table(longest);
   const bool training = at::GradMode::is_enabled();
   std::shared_ptr<const detail::Dropout> dropout;
-  if (!tokens.dropout.empty()) {
-    if (static_cast<std::int64_t>(tokens.dropout.size()) != tokens.sequences()) {
-      throw InputError(fmt::format("CausalLM::hidden: {} dropout streams, expected {}, one a sequence, or none",
-                                   tokens.dropout.size(), tokens.sequences()));
-    }
-    dropout = std::make_shared<const detail::Dropout>(tokens.dropout, tokens.starts);
+  if (tokens.dropout && lora && lora->options.lora_dropout > 0.0) {
+    dropout = std::make_shared<const detail::Dropout>(detail::dropout_streams(tokens));
   }
   const std::shared_ptr<const PackedModel> held = training || dropout ? nullptr : packed();
 

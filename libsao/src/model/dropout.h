@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dropout that is a function of what is dropped: the stream of the sequence, the matrix, the token's place in its
-// sequence and the feature. The same whatever stands beside the sequence in a pack, and when activations are recomputed.
+// Dropout that is a function of what is dropped: the seed, the tokens up to the one in question, the matrix and the
+// feature. The same whatever stands beside a sequence in a pack, whether its prompt is shared, and when activations are
+// computed again.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,17 +10,18 @@
 #include <vector>
 
 #include "sao/base/seed.h"
+#include "sao/model/packed_tokens.h"
 
 namespace sao::detail {
 
-/// Streams of the sequences of a pack.
-struct Dropout {
-  std::vector<Seed> streams;
-  at::Tensor starts;  ///< [S + 1] int64 on the CPU
-};
+/// A stream for every token of a pack.
+using Dropout = std::vector<Seed>;
+
+/// Streams from `tokens.dropout`, which must be there: the seed forked by every token of the prefix in turn.
+Dropout dropout_streams(const PackedTokens& tokens);
 
 /// What the inputs x [T, inputs] of the matrix `name` are multiplied by: 0 with probability `rate`, else
 /// 1 / (1 - rate). Of x's shape, dtype and device; made on the CPU.
-at::Tensor dropout_factors(const Dropout& dropout, const std::string& name, double rate, const at::Tensor& x);
+at::Tensor dropout_factors(const Dropout& streams, const std::string& name, double rate, const at::Tensor& x);
 
 }  // namespace sao::detail

@@ -50,7 +50,7 @@ class Core {
   Core& operator=(const Core&) = delete;
 
   const CausalLM& model() const { return model_; }
-  /// Whether adapters drop inputs: then every sequence of a training pack needs its stream.
+  /// Whether adapters drop a part of their inputs in training.
   bool drops_out() const { return model_.lora() != nullptr && model_.lora()->options.lora_dropout > 0.0; }
   std::int64_t steps_done() const { return optimizer_.steps(); }
   std::int64_t total_steps() const { return total_steps_; }

@@ -183,10 +183,7 @@ struct LanguageModelTrainer::Impl {
       for (std::size_t begin = 0; begin < batch.size();) {
         const std::size_t end = batch_end(batch, begin, options.micro_batch_tokens);
         WeightedBatch part = pack_documents(std::span(batch).subspan(begin, end - begin));
-        if (core->drops_out()) {
-          const Seed stream = options.seed.fork("dropout").fork(static_cast<std::uint64_t>(core->steps_done()));
-          for (std::size_t i = begin; i < end; ++i) part.tokens.dropout.push_back(stream.fork(i));
-        }
+        part.tokens.dropout = options.seed.fork("dropout").fork(static_cast<std::uint64_t>(core->steps_done()));
         const at::Tensor logps = core->scored_logps(part.tokens, part.rows, part.targets);
         const at::Tensor gradient = part.weights.to(logps.scalar_type()) * (-1.0 / weight);
         const double loss = logps.detach().to(at::kCPU, at::kDouble).dot(gradient.to(at::kDouble)).item<double>();

@@ -292,12 +292,7 @@ struct Trainer::Impl {
       completions.push_back({pairs()[i].prompt, pairs()[i].rejected});
     }
     CompletionBatch batch = pack_completions(completions);
-    if (core->drops_out()) {
-      const Seed stream = options.seed.fork("dropout").fork(static_cast<std::uint64_t>(core->steps_done()));
-      for (const std::size_t i : indices) {
-        for (std::uint64_t side = 0; side < 2; ++side) batch.tokens.dropout.push_back(stream.fork(2 * i + side));
-      }
-    }
+    batch.tokens.dropout = options.seed.fork("dropout").fork(static_cast<std::uint64_t>(core->steps_done()));
     const at::Tensor logps = core->scored_logps(batch.tokens, batch.rows, batch.targets);
     // Sums, losses and their slopes on the CPU in double precision: a few numbers a pair.
     const at::Tensor values = logps.detach().to(at::kCPU, at::kDouble);

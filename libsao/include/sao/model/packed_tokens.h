@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,9 +19,9 @@ struct PackedTokens {
   at::Tensor positions;     ///< [T] int64, counted from the start of each sequence, its parent's tokens included
   at::Tensor starts;        ///< [S + 1] int64 on the CPU: sequence s is tokens starts[s] .. starts[s+1]-1
   at::Tensor parents = {};  ///< [S] int64 on the CPU, or undefined where there are none: see PackedSequence
-  /// A stream for each sequence, from which a model with adapters draws what their lora_dropout drops: counted by
-  /// matrix, position and feature, so that it is the same in every pack. Empty: nothing is dropped.
-  std::vector<Seed> dropout = {};
+  /// In training, what adapters with dropout drop is drawn from it: a function of it, a token and those before it.
+  /// Nothing is dropped where there is none.
+  std::optional<Seed> dropout = {};
 
   std::int64_t sequences() const;
   std::int64_t tokens() const;
