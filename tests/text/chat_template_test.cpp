@@ -146,6 +146,13 @@ TEST(ChatTemplate, TheTurnEndIsWhatTheTemplateWritesAfterAnAnswer) {
     const auto chat = with_template(source);
     EXPECT_EQ(token_of(chat, chat.turn_end_id()), "<|eot_id|>") << source;
   }
+  // One that ends a turn only where another one follows, with a token that the model's files name.
+  const std::string between =
+      "{% for m in messages %}{{ m.content }}{% if not loop.last %}<mask>{% endif %}{% endfor %}";
+  EXPECT_EQ(with_template(between).turn_end_id(), with_template(between).tokenizer().eos_id());
+  const TokenId mask = marks.tokenizer().find_token("<mask>").value();
+  write_text(set.folder / "generation_config.json", "{\"eos_token_id\": " + std::to_string(mask) + "}");
+  EXPECT_EQ(with_template(between).turn_end_id(), mask);
   // One that asks for a system message is given one.
   const auto strict = with_template(
       "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}"

@@ -152,7 +152,8 @@ void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
   }
   constexpr std::string_view kMoreTemplates = "additional_chat_templates";
   if (!detail::is_folder(from / kMoreTemplates)) return;
-  fs::copy(from / kMoreTemplates, to / kMoreTemplates, fs::copy_options::overwrite_existing, error);
+  fs::copy(from / kMoreTemplates, to / kMoreTemplates,
+           fs::copy_options::recursive | fs::copy_options::overwrite_existing, error);
   if (error) detail::throw_system_error("cannot write", to / kMoreTemplates, error.value());
 }
 

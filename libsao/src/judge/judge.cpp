@@ -143,10 +143,7 @@ std::vector<std::string> turn_markers(const ChatTokenizer& text) {
   std::vector<std::string> markers;
   const auto add = [&](TokenId id) { markers.push_back(text.decode(TokenIds{id}, /*skip_special=*/false)); };
   for (const TokenId id : text.stop_ids()) add(id);
-  if (const auto bos = text.tokenizer().bos_id()) add(*bos);
-  for (std::string_view piece : {"<start_of_turn>", "<end_of_turn>", "<|start_header_id|>", "<|end_header_id|>"}) {
-    if (text.tokenizer().find_token(piece)) markers.emplace_back(piece);
-  }
+  for (const TokenId id : text.format_ids()) add(id);
   std::erase_if(markers, [](const std::string& marker) { return marker.size() < 2; });
   return markers;
 }

@@ -55,6 +55,7 @@ bool is_mark(const Tokenizer& tokenizer, TokenId id) {
 // Words that stand for what is said where only what the template writes around it matters.
 constexpr const char* kQuestion = "PROBEQUESTION";
 constexpr const char* kAnswer = "PROBEANSWER";
+constexpr std::size_t kMaxProbe = 1 << 20;  // a template from strangers must not make the loading long
 
 // A conversation that ends with an answer, in which templates with other rules find what they ask for. Nothing where
 // none does.
@@ -65,7 +66,9 @@ std::optional<std::string> render_probe(const detail::ChatTemplate& chat_templat
   for (const bool system : {false, true}) {
     if (system) messages.insert(messages.begin(), {.role = "system", .content = kQuestion});
     try {
-      return chat_template.render(messages, {.add_generation_prompt = with_next_turn});
+      std::string text = chat_template.render(messages, {.add_generation_prompt = with_next_turn});
+      if (text.size() > kMaxProbe) return std::nullopt;
+      return text;
     } catch (const jinja::TemplateError&) {
     }
   }
@@ -73,8 +76,7 @@ std::optional<std::string> render_probe(const detail::ChatTemplate& chat_templat
 }
 
 // The special token after the answer; blanks may stand between them.
-std::optional<TokenId> find_turn_end(const Tokenizer& tokenizer, const detail::ChatTemplate& chat_template) {
-  const auto text = render_probe(chat_template, /*with_next_turn=*/false);
+std::optional<TokenId> token_after_answer(const Tokenizer& tokenizer, const std::optional<std::string>& text) {
   if (!text) return std::nullopt;
   const std::size_t place = text->rfind(kAnswer);
   if (place == text->npos) return std::nullopt;
@@ -100,7 +102,7 @@ struct ChatTokenizer::Impl {
   std::optional<TokenId> turn_end;
 
   void choose_template(std::vector<detail::ChatTemplateSource> sources, const ChatOptions& options);
-  void find_marks();
+  void find_marks();  // after the stop ids of the files
   const detail::ChatTemplate& template_for(const RenderOptions& options) const;
 };
 
@@ -144,14 +146,26 @@ void ChatTokenizer::Impl::choose_template(std::vector<detail::ChatTemplateSource
 void ChatTokenizer::Impl::find_marks() {
   if (tokenizer->bos_id()) format_ids.push_back(*tokenizer->bos_id());
   if (chat_template) {
-    turn_end = find_turn_end(*tokenizer, *chat_template);
-    if (const auto text = render_probe(*chat_template, /*with_next_turn=*/true)) {
-      for (const TokenId id : tokenizer->encode(*text))
+    const auto conversation = render_probe(*chat_template, /*with_next_turn=*/true);
+    if (conversation) {
+      for (const TokenId id : tokenizer->encode(*conversation))
         if (is_mark(*tokenizer, id)) format_ids.push_back(id);
     }
+    turn_end = token_after_answer(*tokenizer, render_probe(*chat_template, /*with_next_turn=*/false));
+    if (!turn_end) {
+      // Some templates end a turn only where another one follows; it is no header if the model's files say that it
+      // ends.
+      const auto end = token_after_answer(*tokenizer, conversation);
+      if (end && std::ranges::find(stop_ids, *end) != stop_ids.end()) turn_end = end;
+    }
   }
-  if (turn_end) format_ids.push_back(*turn_end);
+  if (!turn_end) turn_end = tokenizer->eos_id();
+  if (turn_end) {
+    format_ids.push_back(*turn_end);
+    stop_ids.push_back(*turn_end);
+  }
   sort_unique(format_ids);
+  sort_unique(stop_ids);
 }
 
 const detail::ChatTemplate& ChatTokenizer::Impl::template_for(const RenderOptions& options) const {
@@ -168,16 +182,10 @@ ChatTokenizer ChatTokenizer::load(const std::filesystem::path& folder, const Cha
   impl->folder = folder.string();
   impl->tokenizer = Tokenizer::load(folder);
   impl->choose_template(detail::read_chat_templates(folder), options);
-  impl->find_marks();
-
-  const auto eos = impl->tokenizer->eos_id();
   collect_eos(folder / "generation_config.json", impl->stop_ids);
   collect_eos(folder / "config.json", impl->stop_ids);
-  if (eos) impl->stop_ids.push_back(*eos);
-  if (impl->turn_end) impl->stop_ids.push_back(*impl->turn_end);
-  sort_unique(impl->stop_ids);
-  if (!impl->turn_end) impl->turn_end = eos;
-
+  if (const auto eos = impl->tokenizer->eos_id()) impl->stop_ids.push_back(*eos);
+  impl->find_marks();
   ChatTokenizer chat;
   chat.impl_ = std::move(impl);
   return chat;
