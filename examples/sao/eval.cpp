@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <sao/base/error.h>
-#include <sao/base/statistics.h>
+#include <sao/eval/exact_match.h>
+#include <sao/eval/multiple_choice.h>
+#include <sao/eval/perplexity.h>
+#include <sao/eval/task.h>
 #include <sao/generate/engine.h>
 
 #include <algorithm>
-#include <cctype>
 #include <memory>
-#include <numeric>
-#include <optional>
 
 #include "arguments.h"
 #include "commands.h"
@@ -18,77 +18,24 @@
 namespace sao::cli {
 namespace {
 
-/// One question: with choices, the most likely one is the answer; without, the model writes it.
-struct Question {
-  TokenIds prompt = {};
-  std::vector<std::string> choices = {};
-  std::vector<TokenIds> choice_ids = {};
-  std::size_t right = 0;    ///< of choices
-  std::string answer = {};  ///< where there are no choices
-};
-
-/// Lower case, blanks as single ones, without punctuation at both ends.
-std::string normalized(std::string_view text) {
-  std::string plain;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (std::isspace(byte) != 0) {
-      if (!plain.empty() && plain.back() != ' ') plain += ' ';
-    } else {
-      plain += static_cast<char>(std::tolower(byte));
-    }
-  }
-  const auto is_edge = [](char c) {
-    return c == ' ' || (std::ispunct(static_cast<unsigned char>(c)) != 0 && c != '-');
-  };
-  while (!plain.empty() && is_edge(plain.back())) plain.pop_back();
-  const auto begin = std::find_if_not(plain.begin(), plain.end(), is_edge);
-  return {begin, plain.end()};
-}
-
-/// The last number in a text, without thousands separators and trailing zeros: GSM8K's rule.
-std::optional<std::string> last_number(std::string_view text) {
-  std::size_t end = text.size();
-  while (end > 0 && std::isdigit(static_cast<unsigned char>(text[end - 1])) == 0) --end;
-  if (end == 0) return std::nullopt;
-  std::size_t begin = end;
-  const auto belongs = [&](std::size_t i) {
-    const char c = text[i];
-    return std::isdigit(static_cast<unsigned char>(c)) != 0 ||
-           ((c == ',' || c == '.') && i > 0 && std::isdigit(static_cast<unsigned char>(text[i - 1])) != 0);
-  };
-  while (begin > 0 && belongs(begin - 1)) --begin;
-  const bool negative = begin > 0 && text[begin - 1] == '-';
-  std::string number(text.substr(begin, end - begin));
-  number.erase(std::remove(number.begin(), number.end(), ','), number.end());
-  if (number.find('.') != std::string::npos) {
-    while (number.back() == '0') number.pop_back();
-    if (number.back() == '.') number.pop_back();
-  }
-  return (negative ? "-" : "") + number;
-}
-
-/// What stands behind "####" where it does (GSM8K's references).
-std::string reference_answer(const std::string& answer) {
-  const std::size_t mark = answer.rfind("####");
-  return mark == std::string::npos ? answer : answer.substr(mark + 4);
-}
-
-bool matches(const std::string& response, const std::string& answer) {
-  const std::string wanted = reference_answer(answer);
-  const std::optional<std::string> number = last_number(wanted);
-  if (number && normalized(wanted).find_first_not_of("0123456789.,-$% ") == std::string::npos) {
-    return last_number(response) == number;
-  }
-  return normalized(response) == normalized(wanted);
+void add_share(nlohmann::ordered_json& result, const std::string& name, const std::string& error_name,
+               const std::optional<Share>& share) {
+  if (!share) return;
+  result[name] = share->value;
+  result[error_name] = share->standard_error;
 }
 
 struct Eval {
   explicit Eval(CLI::App& app) : arguments(app) {
     add_model_options(arguments, options);
-    arguments.add("task", task,
-                  "lines with \"question\" and \"answer\"; with \"choices\", the answer is one or its number");
+    arguments.add("task", task, "rows: choices, answers to write, or text to predict");
+    arguments.add("fewshot", fewshot, "rows for the examples; nothing is the other rows of --task");
     arguments.add("output", output, "file for the result; nothing is the standard output", "o");
+    arguments.add("log-samples", samples, "file for a line about every row");
+    arguments.add_fields(rows, with_dashes);
+    arguments.add("until", until, "text that ends an answer, or a JSON list of such; plain: --fewshot-delimiter");
+    arguments.add("max-length", rolling.max_length, "text: tokens that a window reads; 0 is the model's context");
+    arguments.add("context-length", rolling.context_length, "text: tokens in front of what a later window predicts");
     arguments.add_fields(sampling, with_dashes);
     arguments.add("seed", seed, "seed of sampled answers");
     arguments.add_fields(engine, with_dashes);
@@ -99,104 +46,99 @@ struct Eval {
     arguments.require("model");
     arguments.require("task");
     check_model_options(options);
+    check_options(rows);
     check_options(sampling);
     check_options(engine);
     Output out(output);
+    std::optional<Output> log;
+    if (!samples.empty()) log.emplace(samples);
     Engine generator(load_model(options), ChatTokenizer::load(model_folder(options.model)), engine);
-    std::vector<Question> questions;
-    for_each_row(task, [&](const Row& row) { questions.push_back(question(generator, row)); });
-    if (questions.empty()) throw InputError(fmt::format("{}: no rows, expected questions", task));
-    const bool choice = !questions[0].choices.empty();
-    for (const Question& one : questions) {
-      if (one.choices.empty() == choice) {
-        throw InputError(fmt::format("{}: rows with and without \"choices\", expected one kind", task));
-      }
+    const Task questions = read_task(task, generator.text(), rows, fewshot);
+    switch (questions.kind) {
+      case TaskKind::kMultipleChoice:
+        out.write(choose(generator, questions, log));
+        break;
+      case TaskKind::kGeneration:
+        out.write(answer(generator, questions, log));
+        break;
+      case TaskKind::kText:
+        out.write(predict(generator, questions, log));
+        break;
     }
-    out.write(choice ? choose(generator, questions) : answer(generator, questions));
+    if (log) log->finish();
     out.finish();
   }
 
-  static Question question(const Engine& generator, const Row& row) {
-    Question question;
-    question.prompt =
-        encode_conversation(generator.text(), row.conversation(row.has("question") ? "question" : "prompt"));
-    if (static_cast<std::int64_t>(question.prompt.size()) >= generator.max_tokens()) {
-      throw InputError(fmt::format("the question has {} tokens, expected fewer than {}, the model's context",
-                                   question.prompt.size(), generator.max_tokens()));
+  static nlohmann::ordered_json choose(Engine& generator, const Task& questions, std::optional<Output>& log) {
+    const MultipleChoice found = measure_multiple_choice(generator, questions.items);
+    nlohmann::ordered_json result;
+    add_share(result, "accuracy", "standard_error", found.accuracy);
+    add_share(result, "accuracy_norm", "standard_error_norm", found.accuracy_norm);
+    add_share(result, "accuracy_bytes", "standard_error_bytes", found.accuracy_bytes);
+    result["n"] = found.n;
+    result["truncated"] = found.truncated;
+    for (std::size_t i = 0; log && i < questions.items.size(); ++i) {
+      const TaskItem& item = questions.items[i];
+      log->write({{"contexts", item.contexts},
+                  {"continuations", item.continuations},
+                  {"log_likelihoods", found.log_likelihoods[i]},
+                  {"right", item.right}});
     }
-    if (!row.has("choices")) {
-      question.answer = row.text("answer");
-      return question;
-    }
-    question.choices = row.texts("choices");
-    question.right = row.index_of("answer", question.choices);
-    for (const std::string& text : question.choices) {
-      question.choice_ids.push_back(generator.text().encode_text(text, /*special_tokens=*/false));
-      const std::size_t tokens = question.prompt.size() + question.choice_ids.back().size();
-      if (static_cast<std::int64_t>(tokens) > generator.max_tokens()) {
-        throw InputError(fmt::format("question and choice have {} tokens, expected at most {}, the model's context",
-                                     tokens, generator.max_tokens()));
-      }
-    }
-    return question;
+    return result;
   }
 
-  /// accuracy: the choice with the largest log-probability. accuracy_norm: the same for each byte of the choice, which
-  /// takes away the advantage of short ones.
-  static nlohmann::ordered_json choose(Engine& generator, const std::vector<Question>& questions) {
-    std::vector<ScoreRequest> requests;
-    for (const Question& question : questions) {
-      for (const TokenIds& ids : question.choice_ids) requests.push_back({question.prompt, ids});
+  nlohmann::ordered_json answer(Engine& generator, const Task& questions, std::optional<Output>& log) const {
+    const WrittenAnswers found =
+        measure_written_answers(generator, questions.items, sampling, stops(questions.chat), seed, terminal_progress());
+    nlohmann::ordered_json result;
+    add_share(result, "accuracy", "standard_error", found.accuracy);
+    add_share(result, "strict_match", "standard_error_strict", found.strict_match);
+    add_share(result, "flexible_match", "standard_error_flexible", found.flexible_match);
+    result["truncated"] = found.truncated;
+    result["n"] = found.n;
+    for (std::size_t i = 0; log && i < questions.items.size(); ++i) {
+      const TaskItem& item = questions.items[i];
+      log->write({{"context", item.contexts[0]}, {"response", found.responses[i]}, {"answers", item.answers}});
     }
-    const std::vector<std::vector<double>> logps = generator.score(requests);
-    std::vector<double> right, right_by_byte;
-    std::size_t next = 0;
-    for (const Question& question : questions) {
-      std::vector<double> sums, by_byte;
-      for (const std::string& text : question.choices) {
-        sums.push_back(std::accumulate(logps[next].begin(), logps[next].end(), 0.0));
-        by_byte.push_back(sums.back() / static_cast<double>(text.size()));
-        ++next;
-      }
-      const auto best = [](const std::vector<double>& values) {
-        return static_cast<std::size_t>(std::max_element(values.begin(), values.end()) - values.begin());
-      };
-      right.push_back(best(sums) == question.right ? 1.0 : 0.0);
-      right_by_byte.push_back(best(by_byte) == question.right ? 1.0 : 0.0);
-    }
-    return {{"accuracy", mean(right)},
-            {"standard_error", standard_error(right)},
-            {"accuracy_norm", mean(right_by_byte)},
-            {"standard_error_norm", standard_error(right_by_byte)},
-            {"n", questions.size()}};
+    return result;
   }
 
-  nlohmann::ordered_json answer(Engine& generator, const std::vector<Question>& questions) const {
-    std::vector<GenerationRequest> requests;
-    for (const Question& question : questions) {
-      requests.push_back({.prompt_ids = question.prompt, .seed = seed.fork(requests.size())});
+  nlohmann::ordered_json predict(Engine& generator, const Task& questions, std::optional<Output>& log) const {
+    const TextLikelihood found = measure_text(generator, questions.items, rolling);
+    for (std::size_t i = 0; log && i < questions.items.size(); ++i) {
+      log->write({{"text", questions.items[i].text}, {"log_likelihood", found.log_likelihoods[i]}});
     }
-    std::vector<double> right(questions.size());
-    std::vector<double> cut(questions.size());
-    const ProgressSink progress = terminal_progress();
-    std::size_t done = 0;
-    generator.generate(requests, sampling, [&](std::size_t i, std::int64_t, const Completion& completion) {
-      right[i] = matches(generator.text().response_text(completion.ids), questions[i].answer) ? 1.0 : 0.0;
-      cut[i] = completion.finish_reason == FinishReason::kLength ? 1.0 : 0.0;
-      ++done;
-      if (progress) progress("answers", done, questions.size());
-    });
-    return {{"accuracy", mean(right)},
-            {"standard_error", standard_error(right)},
-            {"truncated", mean(cut)},
-            {"n", questions.size()}};
+    return {{"word_perplexity", found.word_perplexity},
+            {"byte_perplexity", found.byte_perplexity},
+            {"bits_per_byte", found.bits_per_byte},
+            {"perplexity", found.tokens.perplexity},
+            {"nll", found.tokens.nll},
+            {"standard_error", found.tokens.standard_error},
+            {"tokens", found.tokens.tokens},
+            {"words", found.words},
+            {"bytes", found.bytes},
+            {"n", questions.items.size()}};
+  }
+
+  /// In the chat format the end of the turn ends the answer.
+  std::vector<std::string> stops(bool chat) const {
+    if (!arguments.given("until")) return chat ? std::vector<std::string>() : std::vector{rows.fewshot_delimiter};
+    if (!until.starts_with('[')) return {until};
+    const auto list = nlohmann::json::parse(until, nullptr, /*allow_exceptions=*/false);
+    const bool good = list.is_array() && std::all_of(list.begin(), list.end(), [](const auto& stop) {
+                        return stop.is_string();
+                      });
+    if (!good) throw UsageError(fmt::format("--until is {}, expected a text or a JSON list of texts", until));
+    return list.get<std::vector<std::string>>();
   }
 
   Arguments arguments;
   ModelOptions options;
-  SamplingOptions sampling = {.temperature = 0.0, .max_new_tokens = 512};
+  TaskOptions rows;
+  SamplingOptions sampling = {.temperature = 0.0, .max_new_tokens = 256};
+  RollingOptions rolling;
   EngineOptions engine;
-  std::string task, output;
+  std::string task, fewshot, output, samples, until;
   Seed seed = {42};
 };
 

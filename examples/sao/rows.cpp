@@ -76,20 +76,6 @@ std::vector<std::string> Row::texts(const std::string& name) const {
   return texts;
 }
 
-std::size_t Row::index_of(const std::string& name, const std::vector<std::string>& choices) const {
-  if (choices.size() < 2 || std::any_of(choices.begin(), choices.end(), is_blank)) {
-    throw InputError(fmt::format("{} choices, expected at least two, none of them blank", choices.size()));
-  }
-  const std::string expected = fmt::format("0 to {} or one of the choices", choices.size() - 1);
-  const json& value = get(name, expected);
-  if (value.is_number_unsigned() && value.get<std::uint64_t>() < choices.size()) return value.get<std::size_t>();
-  if (value.is_string()) {
-    const auto found = std::find(choices.begin(), choices.end(), value.get<std::string>());
-    if (found != choices.end()) return static_cast<std::size_t>(found - choices.begin());
-  }
-  fail(name, expected);
-}
-
 TokenIds Row::ids(const std::string& name) const {
   constexpr std::string_view kExpected = "a list of token ids";
   const json& value = get(name, kExpected);

@@ -25,8 +25,6 @@ class Row {
   std::string text(const std::string& name) const;
   std::optional<bool> find_bool(const std::string& name) const;
   std::vector<std::string> texts(const std::string& name) const;
-  /// The place of a field in `choices`: given as such (0 is the first) or as the text of one of them.
-  std::size_t index_of(const std::string& name, const std::vector<std::string>& choices) const;
   /// Token ids; not negative.
   TokenIds ids(const std::string& name) const;
   Messages messages(const std::string& name) const;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "eval/logistic.h"
+#include "eval/percentile.h"
 #include "sao/base/error.h"
 #include "sao/base/statistics.h"
 
@@ -118,14 +119,6 @@ double normal_quantile(double probability) {
   return (low + high) / 2.0;
 }
 
-/// Linear interpolation between order statistics (NumPy's default).
-double percentile(const std::vector<double>& sorted, double probability) {
-  const double place = probability * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<std::size_t>(place);
-  const std::size_t above = std::min(below + 1, sorted.size() - 1);
-  return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
-}
-
 }  // namespace
 
 WinRate win_rate(std::span<const double> preferences) {
@@ -217,8 +210,8 @@ LengthControlledWinRate length_controlled_win_rate(std::span<const double> prefe
     rates.push_back(detail::sigmoid(fit(drawn, /*with_covariance=*/false).coefficients(1)));
   }
   std::sort(rates.begin(), rates.end());
-  result.low = percentile(rates, tail);
-  result.high = percentile(rates, 1.0 - tail);
+  result.low = detail::percentile(rates, tail);
+  result.high = detail::percentile(rates, 1.0 - tail);
   return result;
 }
 
