@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Generation against transformers: greedy tokens of random checkpoints, exactly.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "sao/generate/engine.h"
@@ -28,12 +29,15 @@ TEST_P(EngineParity, GreedyTokensAreThoseOfTransformers) {
   for (const TokenIds& prompt : prompts) requests.push_back({.prompt_ids = prompt});
   const SamplingOptions greedy{.temperature = 0.0, .max_new_tokens = new_tokens.size(1), .ignore_eos = true};
   const CausalLM model = CausalLM::load(folder());
+  testing::Comparison tokens(GetParam(), "greedy tokens", 0.0);
   for (const EngineOptions& options :
        std::vector<EngineOptions>{{}, {.max_batch = 1}, {.max_batch = 2, .prefill_tokens = 5}}) {
     Engine engine(model, ChatTokenizer::load(folder()), options);
     const auto completions = engine.generate_all(requests, greedy);
     for (std::size_t r = 0; r < requests.size(); ++r) {
-      EXPECT_EQ(completions[r][0].ids, row_ids(new_tokens[static_cast<std::int64_t>(r)]));
+      const TokenIds reference = row_ids(new_tokens[static_cast<std::int64_t>(r)]);
+      EXPECT_EQ(completions[r][0].ids, reference);
+      tokens.add(completions[r][0].ids == reference ? 0.0 : 1.0, new_tokens.size(1), fmt::format("prompt {}", r));
       EXPECT_EQ(completions[r][0].finish_reason, FinishReason::kLength);
     }
   }
@@ -59,13 +63,15 @@ TEST_P(EngineParity, ScoresAndNextTokensAreThoseOfTransformers) {
     }
   }
   Engine engine(CausalLM::load(folder()), ChatTokenizer::load(folder()), {.prefill_tokens = 64});
+  testing::Comparison compared(GetParam(), "scores, float32", 1e-4);
   const auto scored = engine.score(scores);
   const auto next = engine.next_token_log_probs(nexts);
   for (std::size_t i = 0; i < scores.size(); ++i) {
     const auto [row, cut] = where[i];
     const std::int64_t tokens = static_cast<std::int64_t>(scores[i].response_ids.size());
     ASSERT_EQ(scored[i].size(), scores[i].response_ids.size());
-    EXPECT_TRUE(testing::close(at::tensor(scored[i], at::kDouble), log_probs[row].narrow(0, cut - 1, tokens), 1e-4));
+    EXPECT_TRUE(compared.close(at::tensor(scored[i], at::kDouble), log_probs[row].narrow(0, cut - 1, tokens),
+                               fmt::format("row {}, prompt of {}", row, cut)));
     ASSERT_EQ(next[i].size(), 3u);
     EXPECT_EQ(next[i][1], scored[i][0]) << "one number, whichever way it is asked for";
   }

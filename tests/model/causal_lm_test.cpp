@@ -93,7 +93,8 @@ TEST_F(SavedModel, ConfigsThatCannotBeUsedAreNamed) {
   EXPECT_THAT(load_complaint(), AllOf(HasSubstr("config.json: "), HasSubstr("hidden_size is missing"),
                                       HasSubstr("num_hidden_layers is missing")));
   edit_config(R"({"model_type": "mamba"})");
-  EXPECT_THAT(load_complaint(), HasSubstr("model_type is \"mamba\", expected one of: gemma2, llama"));
+  EXPECT_THAT(load_complaint(),
+              HasSubstr("model_type is \"mamba\", expected one of: gemma, gemma2, gemma3_text, llama"));
   fs::remove(folder() / "config.json");
   EXPECT_THAT(load_complaint(), HasSubstr("config.json: No such file"));
 }

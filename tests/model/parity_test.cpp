@@ -3,6 +3,7 @@
 // fixtures' READMEs for how they were made and why their tolerance is 1e-4).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "sao/io/files.h"
@@ -21,6 +22,9 @@ TEST_P(Parity, HiddenStatesLogitsAndLogProbsAgree) {
   const CausalLM model = CausalLM::load(folder());
   const SafetensorsFile expected = SafetensorsFile::open(folder() / "expected.safetensors");
   ASSERT_TRUE(expected.contains("right.input_ids"));
+  testing::Comparison all_states(GetParam(), "hidden states, float32", 1e-4);
+  testing::Comparison all_logits(GetParam(), "logits, float32", 1e-4);
+  testing::Comparison all_log_probs(GetParam(), "log-probs, float32", 1e-4);
   for (const std::string side : {"right", "left"}) {
     if (!expected.contains(side + ".input_ids")) continue;  // the goldens have one side
     const testing::UnpaddedRows batch =
@@ -34,13 +38,14 @@ TEST_P(Parity, HiddenStatesLogitsAndLogProbsAgree) {
       for (std::size_t r = 0; r < batch.rows.size(); ++r) {
         const std::int64_t begin = packed.starts[static_cast<std::int64_t>(r)].item<std::int64_t>();
         const std::int64_t length = static_cast<std::int64_t>(batch.rows[r].size());
+        const std::string where = fmt::format("{} row {}, gradients {}", side, r, grad ? "on" : "off");
         const auto row = [&](const char* name) {
           return expected.tensor(side + "." + name)[static_cast<std::int64_t>(r)].narrow(0, batch.offsets[r], length);
         };
-        EXPECT_TRUE(testing::close(hidden.narrow(0, begin, length), row("last_hidden"), 1e-4));
+        EXPECT_TRUE(all_states.close(hidden.narrow(0, begin, length), row("last_hidden"), where));
         if (side == "right") {  // the fixtures hold the lower states of this side only
-          EXPECT_TRUE(testing::close(states[0].narrow(0, begin, length), row("hidden_0"), 1e-4));
-          EXPECT_TRUE(testing::close(states[1].narrow(0, begin, length), row("hidden_1"), 1e-4));
+          EXPECT_TRUE(all_states.close(states[0].narrow(0, begin, length), row("hidden_0"), where));
+          EXPECT_TRUE(all_states.close(states[1].narrow(0, begin, length), row("hidden_1"), where));
         }
         const at::Tensor logps = at::log_softmax(logits.narrow(0, begin, length - 1), -1)
                                      .gather(1, packed.ids.narrow(0, begin + 1, length - 1).unsqueeze(1))
@@ -48,14 +53,15 @@ TEST_P(Parity, HiddenStatesLogitsAndLogProbsAgree) {
         const at::Tensor expected_logps =
             expected.tensor(side + ".per_token_logps")[static_cast<std::int64_t>(r)].narrow(0, batch.offsets[r],
                                                                                             length - 1);
-        EXPECT_TRUE(testing::close(logps, expected_logps, 1e-4));
+        EXPECT_TRUE(all_log_probs.close(logps, expected_logps, where));
       }
       const at::Tensor selected = expected.tensor(side + ".selected");
       for (std::int64_t i = 0; i < selected.size(0); ++i) {
         const std::int64_t r = selected[i][0].item<std::int64_t>();
         const std::int64_t t = selected[i][1].item<std::int64_t>() - batch.offsets[static_cast<std::size_t>(r)];
-        EXPECT_TRUE(testing::close(logits[packed.starts[r].item<std::int64_t>() + t],
-                                   expected.tensor(side + ".logits")[i], 1e-4));
+        EXPECT_TRUE(
+            all_logits.close(logits[packed.starts[r].item<std::int64_t>() + t], expected.tensor(side + ".logits")[i],
+                             fmt::format("{} row {}, token {}, gradients {}", side, r, t, grad ? "on" : "off")));
       }
     }
   }
@@ -85,6 +91,8 @@ TEST_P(GradientParity, GradientsAgree) {
       targets.push_back(batch.rows[r][t]);
     }
   }
+  testing::Comparison norms(GetParam(), "gradient norms, float32, relative", 1e-3);
+  testing::Comparison gradients(GetParam(), "gradients, float32, relative L2", 1e-3);
   model.set_requires_grad(true);
   for (const bool checkpointing : {false, true}) {
     model.set_activation_checkpointing(checkpointing);
@@ -99,15 +107,36 @@ TEST_P(GradientParity, GradientsAgree) {
     std::size_t whole = 0;  // parameters whose gradient stands in the golden, not only its norm
     for (const auto& [name, parameter] : model.parameters()) {
       ASSERT_TRUE(parameter.grad().defined()) << name;
-      EXPECT_TRUE(testing::close(parameter.grad().norm(), expected.tensor("grad_norm." + name), 0.0, 1e-3)) << name;
+      const at::Tensor norm = expected.tensor("grad_norm." + name);
+      EXPECT_TRUE(testing::close(parameter.grad().norm(), norm, 0.0, 1e-3)) << name;
+      norms.add(testing::relative_l2(parameter.grad().norm(), norm), 1, name);
       if (!expected.contains("grad." + name)) continue;
       ++whole;
-      EXPECT_LE(testing::relative_l2(parameter.grad(), expected.tensor("grad." + name)),
-                1e-3 * testing::tolerance_scale())
-          << name;
+      const double differs = testing::relative_l2(parameter.grad(), expected.tensor("grad." + name));
+      gradients.add(differs, parameter.numel(), name);
+      EXPECT_LE(differs, 1e-3 * testing::tolerance_scale()) << name;
     }
     EXPECT_GE(whole, 6u);
   }
+}
+
+// A checkpoint that reads images too: its language model is that of the fixture gemma3, to the bit.
+TEST(Gemma3, TheLanguageModelOfACheckpointWithImagesIsLoaded) {
+  const auto folder = testing::golden("model") / "gemma3-images";
+  const CausalLM model = CausalLM::load(folder), text = CausalLM::load(testing::golden("model") / "gemma3");
+  ASSERT_EQ(model.parameters().size(), text.parameters().size());
+  for (std::size_t i = 0; i < text.parameters().size(); ++i) {
+    EXPECT_EQ(model.parameters()[i].first, text.parameters()[i].first);
+    EXPECT_TRUE(testing::identical(model.parameters()[i].second, text.parameters()[i].second));
+  }
+  ModelConfig config = text.config();
+  config.final_logit_softcapping = 0.0;  // the images fixture has none
+  EXPECT_EQ(model.config().to_json("", "float32"), config.to_json("", "float32"));
+
+  const testing::TemporaryFolder saved;
+  model.save(saved / "model");
+  EXPECT_EQ(ModelConfig::read(saved / "model").to_json("", "float32"), config.to_json("", "float32"));
+  EXPECT_NO_THROW(CausalLM::load(saved / "model"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, GradientParity, ::testing::ValuesIn(testing::golden_models()), testing::fixture_name);

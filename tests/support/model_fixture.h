@@ -10,9 +10,12 @@
 #include <initializer_list>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sao/base/tokens.h"
+#include "support/close.h"
+#include "support/parity_report.h"
 #include "support/paths.h"
 
 namespace sao::testing {
@@ -29,7 +32,9 @@ struct ModelFixture {
 /// tests/golden/model: always there.
 inline std::vector<ModelFixture> golden_models() {
   std::vector<ModelFixture> models;
-  for (const char* name : {"gemma2", "llama3", "llama-sharded"}) models.push_back({name, golden("model") / name});
+  for (const char* name : {"gemma2", "llama3", "llama-sharded", "gemma", "gemma3", "llama-bias", "mistral", "qwen2",
+                           "qwen3", "phi3", "phi3-longrope"})
+    models.push_back({name, golden("model") / name});
   return models;
 }
 
@@ -59,6 +64,34 @@ inline std::string fixture_name(const ::testing::TestParamInfo<ModelFixture>& in
   std::ranges::replace(name, '-', '_');
   return name;
 }
+
+/// Gathers what comparisons with a reference find, for one line of the report.
+class Comparison {
+ public:
+  Comparison(const ModelFixture& fixture, std::string what, double tolerance)
+      : result_{.area = "model", .subject = fixture.name, .what = std::move(what), .tolerance = tolerance} {}
+  ~Comparison() { report_parity(result_); }
+  Comparison(const Comparison&) = delete;
+  Comparison& operator=(const Comparison&) = delete;
+
+  /// |actual - expected| <= tolerance everywhere.
+  ::testing::AssertionResult close(const at::Tensor& actual, const at::Tensor& expected, const std::string& where) {
+    const ::testing::AssertionResult good = testing::close(actual, expected, result_.tolerance);
+    if (!actual.sizes().equals(expected.sizes()) || actual.numel() == 0) return good;
+    const at::Tensor difference = (actual.detach().to(at::kDouble) - expected.to(at::kDouble)).abs().max();
+    add(difference.item<double>(), actual.numel(), where);
+    return good;
+  }
+  void add(double difference, std::int64_t compared, const std::string& where) {
+    result_.compared += compared;
+    if (difference <= result_.worst) return;
+    result_.worst = difference;
+    result_.worst_case = where;
+  }
+
+ private:
+  ParityResult result_;
+};
 
 struct UnpaddedRows {
   std::vector<TokenIds> rows;

@@ -111,7 +111,7 @@ struct Engine::Impl {
   Impl(CausalLM model_, ChatTokenizer text_, const EngineOptions& options_)
       : model(std::move(model_)), text(std::move(text_)), options(options_), executor(model) {}
 
-  std::int64_t context() const { return model.config().max_position_embeddings; }
+  std::int64_t context() const { return model.config().context_length(); }
 
   void check_ids(const char* where, std::size_t request, const char* what, TokenSpan ids) const {
     const std::int64_t vocabulary = model.config().vocab_size;

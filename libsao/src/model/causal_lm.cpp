@@ -18,22 +18,25 @@ namespace sao {
 
 using detail::PackedLayer;
 using detail::PackedModel;
-using detail::RotaryTable;
+using detail::RotaryTables;
 
 void CausalLM::Impl::finish() {
   if (config.tie_word_embeddings) weights.output = weights.embedding;
   for (const detail::Slot& slot : detail::slots(config, weights)) parameters.emplace_back(slot.name, *slot.tensor);
-  frequencies_ = detail::inverse_frequencies(config).to(device());
 }
 
-RotaryTable CausalLM::Impl::rotary_table(std::int64_t positions) {
+RotaryTables CausalLM::Impl::rotary_tables(std::int64_t positions) {
   const std::lock_guard lock(mutex_);
   if (positions > rope_positions_) {
     rope_positions_ =
-        std::max(positions, std::min(config.max_position_embeddings, std::max<std::int64_t>(2 * positions, 512)));
-    rope_ = detail::rotary_table(frequencies_, rope_positions_);
+        std::max(positions, std::min(config.context_length(), std::max<std::int64_t>(2 * positions, 512)));
+    rope_ = detail::rotary_tables(config, rope_positions_, device());
   }
   return rope_;
+}
+
+const detail::RotaryTable& CausalLM::Impl::rotary_of(const RotaryTables& tables, std::size_t layer) const {
+  return config.layer_windows[layer] > 0 ? tables.sliding : tables.full;
 }
 
 std::shared_ptr<const PackedModel> CausalLM::Impl::packed() {
@@ -109,7 +112,7 @@ at::Tensor CausalLM::Impl::run(const PackedTokens& tokens, const std::function<v
     longest = most.item<std::int64_t>() + 1;
   }
   check_context(longest);
-  const RotaryTable rope = rotary_table(longest);
+  const RotaryTables rope = rotary_tables(longest);
   const bool training = at::GradMode::is_enabled();
   std::shared_ptr<const detail::Dropout> dropout;
   if (tokens.dropout && lora && lora->options.lora_dropout > 0.0) {
@@ -126,8 +129,8 @@ at::Tensor CausalLM::Impl::run(const PackedTokens& tokens, const std::function<v
       const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
         return ops::packed_attention(q, k, v, starts, attention_options(i), parents);
       };
-      return detail::decoder_layer(config, weights.layers[i], packed_layer, input, positions, rope, attend,
-                                   dropout.get());
+      return detail::decoder_layer(config, weights.layers[i], packed_layer, input, positions, rotary_of(rope, i),
+                                   attend, dropout.get());
     };
     h = training && activation_checkpointing ? detail::recomputed(layer, h, weights.layers[i].all()) : layer(h);
     if (observe) observe(h);
@@ -172,7 +175,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
   const std::int64_t* lengths = step.lengths.const_data_ptr<std::int64_t>();
   const std::int64_t longest = *std::max_element(lengths, lengths + step.lengths.size(0));
   impl.check_context(longest);
-  const RotaryTable rope = impl.rotary_table(longest);
+  const RotaryTables rope = impl.rotary_tables(longest);
   const std::shared_ptr<const PackedModel> packed = impl.packed();
   const at::Tensor positions = step.positions.to(impl.device());
 
@@ -186,7 +189,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
                                   impl.attention_options(i));
     };
     h = detail::decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &packed->layers[i], h,
-                              positions, rope, attend, /*dropout=*/nullptr);
+                              positions, impl.rotary_of(rope, i), attend, /*dropout=*/nullptr);
   }
   return impl.final_norm(h);
 }

@@ -38,8 +38,9 @@ struct CausalLM::Impl {
 
   at::Device device() const { return weights.embedding.device(); }
 
-  // Cosines and sines of positions 0 .. positions - 1 at least.
-  detail::RotaryTable rotary_table(std::int64_t positions);
+  // Cosines and sines of positions 0 .. positions - 1 at least, and those of them that a layer takes.
+  detail::RotaryTables rotary_tables(std::int64_t positions);
+  const detail::RotaryTable& rotary_of(const detail::RotaryTables& tables, std::size_t layer) const;
 
   // The packed weights for inference, made anew when weights changed; null where the kernel does not apply.
   std::shared_ptr<const detail::PackedModel> packed();
@@ -58,12 +59,10 @@ struct CausalLM::Impl {
 
  private:
   std::mutex mutex_;  // guards what is made on demand below
-  detail::RotaryTable rope_;
+  detail::RotaryTables rope_;
   std::int64_t rope_positions_ = 0;
   std::shared_ptr<const detail::PackedModel> packed_model_;  // held by every pass that uses it
   std::int64_t packed_stamp_ = -1;
-
-  at::Tensor frequencies_;  // [D / 2]
 };
 
 }  // namespace sao

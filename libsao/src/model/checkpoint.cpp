@@ -69,32 +69,41 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
   const at::ScalarType dtype = scalar_type(options.dtype);
   const CheckpointReader reader = CheckpointReader::open(folder);
 
+  // Where a checkpoint reads images too (gemma3), the language model is a part of it and the rest is left alone.
+  const std::string part = "language_model.";
+  const bool whole = !reader.contains(part + "model.embed_tokens.weight");
+  const std::string prefix = whole ? "" : part;
+  const auto other_part = [&](const std::string& name) {
+    return !whole && (name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector."));
+  };
+
   std::vector<std::string> problems;
-  std::set<std::string> known{"lm_head.weight"};  // a tied head may be stored too
+  std::set<std::string> known{prefix + "lm_head.weight"};  // a tied head may be stored too
   for (const Slot& slot : detail::slots(impl->config, impl->weights)) {
-    known.insert(slot.name);
-    if (!reader.contains(slot.name)) {
+    const std::string name = prefix + slot.name;
+    known.insert(name);
+    if (!reader.contains(name)) {
       problems.push_back(
-          fmt::format("tensor \"{}\" is missing, expected shape [{}]", slot.name, fmt::join(slot.shape, ", ")));
+          fmt::format("tensor \"{}\" is missing, expected shape [{}]", name, fmt::join(slot.shape, ", ")));
       continue;
     }
-    const TensorInfo& info = reader.info(slot.name);
-    const std::string file = reader.file_of(slot.name).filename().string();
+    const TensorInfo& info = reader.info(name);
+    const std::string file = reader.file_of(name).filename().string();
     if (info.shape != slot.shape) {
-      problems.push_back(fmt::format("{}: tensor \"{}\" is [{}], expected [{}]", file, slot.name,
+      problems.push_back(fmt::format("{}: tensor \"{}\" is [{}], expected [{}]", file, name,
                                      fmt::join(info.shape, ", "), fmt::join(slot.shape, ", ")));
       continue;
     }
     if (info.dtype != "F32" && info.dtype != "BF16" && info.dtype != "F16" && info.dtype != "F64") {
       problems.push_back(
-          fmt::format("{}: tensor \"{}\" has dtype {}, expected F32, BF16, F16 or F64", file, slot.name, info.dtype));
+          fmt::format("{}: tensor \"{}\" has dtype {}, expected F32, BF16, F16 or F64", file, name, info.dtype));
       continue;
     }
     *slot.tensor = at::empty(slot.shape, at::TensorOptions(dtype).device(device));
-    slot.tensor->copy_(reader.tensor(slot.name));
+    slot.tensor->copy_(reader.tensor(name));
   }
   for (const std::string& name : reader.names()) {
-    if (!known.contains(name) && !name.ends_with("rotary_emb.inv_freq")) {
+    if (!known.contains(name) && !other_part(name) && !name.ends_with("rotary_emb.inv_freq")) {
       problems.push_back(fmt::format("{}: tensor \"{}\" is not one that config.json describes",
                                      reader.file_of(name).filename().string(), name));
     }

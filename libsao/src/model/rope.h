@@ -12,13 +12,20 @@ namespace sao::detail {
 
 /// Of positions 0 .. P - 1.
 struct RotaryTable {
-  at::Tensor cosines, sines;  ///< [P, D / 2] float32
+  at::Tensor cosines, sines;  ///< [P, rotary_dim / 2] float32
 };
 
-/// [D / 2] float32. Follows: transformers' modeling_rope_utils, in its order of float32 operations.
+/// What a model's layers rotate by.
+struct RotaryTables {
+  RotaryTable full;     ///< layers that see everything
+  RotaryTable sliding;  ///< layers with a window: the same, but for families that rotate them by a base of their own
+};
+
+/// [rotary_dim / 2] float32, of the layers that see everything. Follows: transformers' modeling_rope_utils, in its
+/// order of float32 operations.
 at::Tensor inverse_frequencies(const ModelConfig& config);
 
-/// Cosines and sines of positions 0 .. positions - 1, on the device of `frequencies`.
-RotaryTable rotary_table(const at::Tensor& frequencies, std::int64_t positions);
+/// Cosines and sines of positions 0 .. positions - 1.
+RotaryTables rotary_tables(const ModelConfig& config, std::int64_t positions, at::Device device);
 
 }  // namespace sao::detail

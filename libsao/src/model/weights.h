@@ -15,14 +15,15 @@ namespace sao::detail {
 
 /// H hidden_size, I intermediate_size, D head_dim.
 struct LayerWeights {
-  at::Tensor input_norm;  ///< [H]
-  Projection qkv;         ///< [heads * D, H], [kv_heads * D, H] twice
-  Projection o;           ///< [H, heads * D]
+  at::Tensor input_norm;      ///< [H]
+  Projection qkv;             ///< [heads * D, H], [kv_heads * D, H] twice; or fused
+  at::Tensor q_norm, k_norm;  ///< [D]; with query_key_norm only
+  Projection o;               ///< [H, heads * D]
   at::Tensor
-      post_attention_norm;   ///< [H]; of attention's output where the config has post_norms, else of the MLP's input
+      post_attention_norm;   ///< [H]; of what attention gives where the config has post_norms, else before the MLP
   at::Tensor pre_mlp_norm;   ///< [H]; with post_norms only
   at::Tensor post_mlp_norm;  ///< [H]; with post_norms only
-  Projection gate_up;        ///< [I, H] twice
+  Projection gate_up;        ///< [I, H] twice; or fused
   Projection down;           ///< [H, I]
 
   /// Every tensor, for autograd.

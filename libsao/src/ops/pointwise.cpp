@@ -208,7 +208,7 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
     throw InputError(
         fmt::format("gated_activation: gate {}, up {}, expected twice [n, I]", describe(gate), describe(up)));
   }
-  if (!has_kernel(gate) || !alike(gate, up)) return reference::gated_activation(gate, up, kind);
+  if (!has_kernel(gate) || !alike(gate, up) || kind == Gate::kGelu) return reference::gated_activation(gate, up, kind);
   if (differentiable({gate, up})) return GatedActivation::apply(gate, up, static_cast<std::int64_t>(kind));
   return gate_rows(gate, up, kind);
 }

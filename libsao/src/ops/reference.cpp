@@ -45,7 +45,8 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Te
 }
 
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
-  return (kind == Gate::kGeluTanh ? at::gelu(gate, "tanh") : at::silu(gate)) * up;
+  if (kind == Gate::kSilu) return at::silu(gate) * up;
+  return at::gelu(gate, kind == Gate::kGeluTanh ? "tanh" : "none") * up;
 }
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,

@@ -66,9 +66,9 @@ bool check_document(const WeightedDocument& document, std::size_t index, const M
   }
   detail::check_ids(document.ids, config.vocab_size, where);
   // The last token is predicted, never fed.
-  if (static_cast<std::int64_t>(document.ids.size()) > config.max_position_embeddings + 1) {
+  if (static_cast<std::int64_t>(document.ids.size()) > config.context_length() + 1) {
     throw InputError(fmt::format("{}: {} tokens, expected at most {}: the model's context and the token after it",
-                                 where, document.ids.size(), config.max_position_embeddings + 1));
+                                 where, document.ids.size(), config.context_length() + 1));
   }
   for (const float weight : document.weights) {
     if (!(weight >= 0.0f) || !std::isfinite(weight)) {

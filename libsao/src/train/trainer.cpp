@@ -439,8 +439,8 @@ Trainer::Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions o
     : impl_(std::make_unique<Impl>()) {
   validate(options);
   const std::size_t given = pairs.size();
-  std::int64_t longest = policy.config().max_position_embeddings;
-  if (reference) longest = std::min(longest, reference->config().max_position_embeddings);
+  std::int64_t longest = policy.config().context_length();
+  if (reference) longest = std::min(longest, reference->config().context_length());
   if (options.max_length > 0) longest = std::min(longest, options.max_length);
   impl_->selection = select_pairs(std::move(pairs), longest);
   if (impl_->selection.pairs.empty()) {

@@ -31,7 +31,8 @@ struct LoadOptions {
 /// A handle on one set of weights; copies share them.
 class CausalLM {
  public:
-  /// Reads a Hugging Face folder. Throws InputError naming file and tensor when one is missing, of another shape,
+  /// Reads a Hugging Face folder; of a checkpoint that reads images too (gemma3) the language model, which is all that
+  /// save() writes then. Throws InputError naming file and tensor when one is missing, of another shape,
   /// of a dtype that is not floating point, or when the folder holds tensors that the config does not know.
   static CausalLM load(const std::filesystem::path& folder, const LoadOptions& options = {});
 
@@ -47,7 +48,7 @@ class CausalLM {
   /// Hidden states after the final norm: [T, hidden_size]. Differentiable unless gradients are off. Every sequence
   /// of `tokens` is causal and sees only itself and its parent. With gradients off the result of a token depends on its
   /// own sequence only, bit for bit, whatever else is in the pack (CPU). Throws InputError for a sequence longer than
-  /// max_position_embeddings, starts that do not rise from 0 to T, and ids outside the vocabulary (of a pack on the
+  /// config().context_length(), starts that do not rise from 0 to T, and ids outside the vocabulary (of a pack on the
   /// CPU).
   at::Tensor hidden(const PackedTokens& tokens) const;
 

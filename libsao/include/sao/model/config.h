@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a decoder-only transformer is made of, as fields. Families differ only here.
+// What a decoder-only transformer is made of, as fields. Families differ only here; docs/add-a-family.md says how.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +12,28 @@
 
 namespace sao {
 
-/// Rotary embedding. Follows transformers' modeling_rope_utils.
+/// Rotary embedding for contexts longer than those of pretraining. Follows transformers' modeling_rope_utils.
 struct RopeScaling {
-  std::string rope_type = "default";  ///< "default", "linear" or "llama3"
-  double factor = 1.0;
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
+  std::string rope_type = "default";  ///< "default", "linear", "llama3", "yarn" or "longrope"
+  double factor = 1.0;                ///< of the longer context to original_max_position_embeddings
   std::int64_t original_max_position_embeddings = 0;
+
+  double low_freq_factor = 1.0;   ///< llama3
+  double high_freq_factor = 4.0;  ///< llama3
+
+  double attention_factor = 1.0;  ///< yarn, longrope: multiplies cosines and sines
+  double beta_fast = 32.0;        ///< yarn
+  double beta_slow = 1.0;         ///< yarn
+  bool truncate = true;           ///< yarn: the ramp between kept and scaled frequencies has whole ends
+
+  std::vector<double> short_factor = {};  ///< longrope: divides the inverse frequencies
+  std::vector<double> long_factor = {};  ///< longrope: the same above original_max_position_embeddings; kept for saving
 };
 
 /// Field names are those of config.json where it has them.
 struct ModelConfig {
-  std::string model_type = {};  ///< "gemma2" or "llama"
+  /// "gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2" or "qwen3"
+  std::string model_type = {};
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
   std::int64_t intermediate_size = 0;
@@ -35,12 +45,19 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
   RopeScaling rope_scaling = {};
+  double partial_rotary_factor = 1.0;  ///< the leading part of each head that is rotated
+  double sliding_rope_theta = 0.0;     ///< of layers with a window, which then scale nothing; 0 = as other layers
   bool tie_word_embeddings = false;
-  std::string hidden_act = {};  ///< "gelu_pytorch_tanh" or "silu"; the gate's activation
+  std::string hidden_act = {};  ///< "gelu_pytorch_tanh", "gelu" or "silu"; the gate's activation
 
-  // What makes Gemma differ from Llama, as numbers and switches.
+  // What makes families differ, as numbers and switches.
   bool zero_centered_norm = false;       ///< RMSNorm multiplies by (1 + weight)
   bool post_norms = false;               ///< norms after attention and after the MLP, before the residual sum
+  bool query_key_norm = false;           ///< RMSNorm of every head of q and k, before the rotation
+  bool fused_projections = false;        ///< one matrix for q, k and v, one for gate and up
+  bool query_key_value_bias = false;     ///< q, k and v have a bias
+  bool attention_output_bias = false;    ///< so has o
+  bool mlp_bias = false;                 ///< so have gate, up and down
   double embedding_scale = 1.0;          ///< sqrt(hidden_size) for Gemma
   double attention_scale = 1.0;          ///< multiplies q.k; query_pre_attn_scalar^-0.5 or head_dim^-0.5
   double attn_logit_softcapping = 0.0;   ///< cap * tanh(x / cap) on attention scores; 0 = off
@@ -50,8 +67,9 @@ struct ModelConfig {
 
   TokenIds eos_token_ids = {};
 
-  /// Reads `folder`/config.json as transformers 4 or 5 writes it. Throws InputError naming every missing or
-  /// impossible field at once, and unknown architectures.
+  /// Reads `folder`/config.json as transformers 4 or 5 writes it; of a config for text and images (gemma3) the part for
+  /// text. Throws InputError naming at once every field that is missing, impossible or asks for something that libsao
+  /// does not do, and unknown architectures.
   static ModelConfig read(const std::filesystem::path& folder);
   /// Parses config.json text; `where` names it in messages.
   static ModelConfig parse(std::string_view json_text, std::string_view where);
@@ -59,6 +77,11 @@ struct ModelConfig {
   /// may be empty) that libsao does not know are kept. Throws InputError where it is no JSON object.
   std::string to_json(std::string_view base_json, std::string_view torch_dtype) const;
 
+  /// Tokens that a sequence may have: max_position_embeddings; with longrope no more than
+  /// original_max_position_embeddings, above which the whole sequence would be rotated by long_factor.
+  std::int64_t context_length() const;
+  /// The leading numbers of each head that are rotated.
+  std::int64_t rotary_dim() const;
   /// Number of scalar parameters.
   std::int64_t parameter_count() const;
 };

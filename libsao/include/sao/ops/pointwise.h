@@ -25,10 +25,11 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
 /// Follows: transformers apply_rotary_pos_emb.
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines);
 
-enum class Gate { kGeluTanh, kSilu };
+enum class Gate { kGeluTanh, kSilu, kGelu };
 
 /// activation(gate) * up. Shape: gate and up [n, I] (columns contiguous) -> [n, I].
-/// Follows: transformers Gemma2MLP (gelu_pytorch_tanh) / LlamaMLP (silu).
+/// Follows: transformers Gemma2MLP (gelu_pytorch_tanh) / LlamaMLP (silu) / gelu with the error function, which is plain
+/// LibTorch everywhere.
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind);
 
 /// cap * tanh(x / cap) in place; not differentiable.
