@@ -39,7 +39,7 @@ void collect_eos(const std::filesystem::path& file, TokenIds& ids) {
 
 void sort_unique(TokenIds& ids) {
   std::ranges::sort(ids);
-  ids.erase(std::ranges::unique(ids).begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
 }
 
 // Whether a token stands for itself in a text and not for a part of it. Gemma's turn tokens are user-defined pieces of
