@@ -16,6 +16,8 @@ Run judge_command(CLI::App& app);
 Run train_command(CLI::App& app);
 Run merge_command(CLI::App& app);
 Run winrate_command(CLI::App& app);
+Run arena_command(CLI::App& app);
+Run mt_bench_command(CLI::App& app);
 Run eval_command(CLI::App& app);
 Run run_command(CLI::App& app);
 Run report_command(CLI::App& app);

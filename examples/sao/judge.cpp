@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <sao/base/error.h>
+#include <sao/eval/alpaca_outputs.h>
 #include <sao/generate/engine.h>
 #include <sao/judge/judge.h>
 
+#include <filesystem>
 #include <memory>
 
 #include "arguments.h"
@@ -26,6 +28,9 @@ struct Judge {
     arguments.add_input(input, "lines with \"prompt\" and \"responses\": two strings");
     arguments.add("output", output, "file for the result; nothing is the standard output", "o");
     arguments.add("templates", templates, "templates file; nothing is the model's own, else the defaults");
+    arguments.add("model-outputs", model_outputs, "AlpacaEval's answers of a model: annotations.json is written");
+    arguments.add("reference-outputs", reference_outputs, "AlpacaEval's answers of the baseline");
+    arguments.add("annotator", annotator, "name of the judge in annotations.json; nothing is its folder's");
     arguments.add_fields(judging, judge_flag);
     arguments.add_fields(engine, with_dashes);
   }
@@ -36,10 +41,17 @@ struct Judge {
     check_model_options(options);
     check_options(judging);
     check_options(engine);
+    if (model_outputs.empty() != reference_outputs.empty()) {
+      throw UsageError("--model-outputs and --reference-outputs belong together: one answers what the other does");
+    }
     Output out(output);
     const JudgeTemplates words =
         templates.empty() ? find_judge_templates(model_folder(options.model)) : load_judge_templates(templates);
     Engine generator(load_model(options), ChatTokenizer::load(model_folder(options.model)), engine);
+    if (!model_outputs.empty()) {
+      annotate(generator, words, out);
+      return out.finish();
+    }
     std::vector<JudgeItem> items;
     for_each_row(input, [&](const Row& row) { items.push_back(item(row, items.size())); });
     const ProgressSink progress = terminal_progress();
@@ -52,6 +64,14 @@ struct Judge {
         ++done;
     });
     out.finish();
+  }
+
+  void annotate(Generator& generator, const JudgeTemplates& words, Output& out) const {
+    const std::vector<AlpacaPair> pairs =
+        pair_alpaca_outputs(read_alpaca_outputs(model_outputs), read_alpaca_outputs(reference_outputs));
+    const std::string name =
+        annotator.empty() ? std::filesystem::path(options.model).lexically_normal().filename().string() : annotator;
+    out.write_text(alpaca_annotations_json(pairs, judge_pairs(generator, judge_items(pairs), judging, words), name));
   }
 
   static JudgeItem item(const Row& row, std::size_t index) {
@@ -83,7 +103,7 @@ struct Judge {
   ModelOptions options;
   JudgeOptions judging;
   EngineOptions engine;
-  std::string input, output, templates;
+  std::string input, output, templates, model_outputs, reference_outputs, annotator;
 };
 
 }  // namespace

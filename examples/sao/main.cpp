@@ -37,7 +37,7 @@ struct Command {
   sao::cli::Run (*make)(CLI::App&);
 };
 
-constexpr std::array<Command, 10> kCommands = {
+constexpr std::array<Command, 12> kCommands = {
     {{"tokenize", "text or conversations to token ids, or back", sao::cli::tokenize_command},
      {"score", "log-probabilities of given responses", sao::cli::score_command},
      {"generate", "sample responses", sao::cli::generate_command},
@@ -45,7 +45,9 @@ constexpr std::array<Command, 10> kCommands = {
      {"train", "train on preference pairs", sao::cli::train_command},
      {"merge", "a model with adapters added to its weights", sao::cli::merge_command},
      {"winrate", "AlpacaEval's win rates from its annotations", sao::cli::winrate_command},
-     {"eval", "accuracy on multiple-choice or question-and-answer rows", sao::cli::eval_command},
+     {"arena", "Arena-Hard's scores from judgments or battles", sao::cli::arena_command},
+     {"mtbench", "MT-Bench's scores from judgments", sao::cli::mt_bench_command},
+     {"eval", "accuracy on choices or written answers, perplexity of texts", sao::cli::eval_command},
      {"run", "rounds of self-alignment in a run folder", sao::cli::run_command},
      {"report", "a run as a page for people", sao::cli::report_command}}};
 

@@ -141,9 +141,12 @@ Output::Output(const std::string& path) {
 Output::~Output() = default;
 
 void Output::write(const nlohmann::ordered_json& row) {
-  const std::string line = row.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  if (file_) return file_->write(line);
-  if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0) {
+  write_text(row.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+}
+
+void Output::write_text(const std::string& text) {
+  if (file_) return file_->write(text);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     throw ResourceError(fmt::format("cannot write the standard output: {}", std::strerror(errno)));
   }
 }

@@ -56,6 +56,8 @@ class Output {
   ~Output();
   /// Throws ResourceError when the row could not be written.
   void write(const nlohmann::ordered_json& row);
+  /// The same for text that is no row.
+  void write_text(const std::string& text);
   /// To be called at the end; without it no file stays. Throws as write does.
   void finish();
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <sao/base/error.h>
 #include <sao/base/version.h>
+#include <sao/data/checks.h>
 #include <sao/data/records.h>
 #include <sao/io/files.h>
 #include <sao/io/jsonl.h>
@@ -84,6 +85,7 @@ struct Train {
 
     const std::vector<Preference> rows = read_jsonl<Preference>(data);
     if (rows.empty()) throw InputError(fmt::format("{}: no rows, expected preference pairs", data));
+    warn_of_repeats(rows, log);
     CausalLM policy = load_model(options);
     if (adapting.lora.r > 0) policy = policy.with_lora(adapting.lora, training.seed.fork("lora"));
     const ChatTokenizer text = ChatTokenizer::load(model_folder(options.model));
@@ -129,6 +131,16 @@ struct Train {
       policy = policy.merged(dtype);
     }
     policy.save(fs::path(output) / "model", tokenizer, dtype);
+  }
+
+  /// What the trainer drops it names itself; these rows are trained on like the others.
+  static void warn_of_repeats(const std::vector<Preference>& rows, const LogSink& log) {
+    const PreferenceCheck check = check_preferences(rows);
+    for (const auto& [reason, count] : check.found) {
+      if (reason != "duplicate" && reason != "contradiction") continue;
+      log(LogLevel::kWarning,
+          fmt::format("{} of {} pairs are trained on although they are: {}", count, check.rows, reason));
+    }
   }
 
   void check_training_options() {

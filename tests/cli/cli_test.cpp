@@ -125,7 +125,8 @@ TEST_F(CliTest, WhatCannotBeWrittenIsSaidBeforeAnythingIsRead) {
 
 TEST_F(CliTest, HelpAndVersionAreNoFailure) {
   EXPECT_EQ(sao({"--version"}).out, "0.1.0\n");
-  for (const char* command : {"tokenize", "score", "generate", "judge", "train", "winrate", "eval", "run", "report"}) {
+  for (const char* command :
+       {"tokenize", "score", "generate", "judge", "train", "winrate", "arena", "mtbench", "eval", "run", "report"}) {
     const Outcome help = sao({command, "--help"});
     EXPECT_EQ(help.status, 0);
     EXPECT_THAT(help.out, HasSubstr("Usage: sao " + std::string(command)));
@@ -556,7 +557,49 @@ TEST_F(CliTest, WinrateOfPlainAnnotations) {
   EXPECT_EQ(result[0]["discrete_win_rate"], 50.0);
   EXPECT_EQ(result[0]["n"], 3);
   EXPECT_TRUE(result[0]["length_controlled_winrate"].is_null()) << "it needs the two files";
+  EXPECT_GT(result[0]["own_length_controlled_winrate"], result[0]["own_lc_interval"][0]);
+  EXPECT_EQ(good_rows(sao({"winrate", "annotations.json"})), result) << "the interval's resamples are seeded";
   expect_failure(sao({"winrate", "nowhere.json"}), 1, "nowhere.json");
+  expect_failure(sao({"winrate", "annotations.json", "--confidence", "2"}), 2, "confidence");
+}
+
+TEST_F(CliTest, AlpacaEvalFilesFromPromptsToWinRate) {
+  write_file_atomically(*folder_ / "set.json", json{{{"instruction", "the fox"}, {"dataset", "helpful_base"}},
+                                                    {{"instruction", "why"}, {"dataset", "helpful_base"}}}
+                                                   .dump());
+  for (const std::string seed : {"1", "2"}) {
+    EXPECT_EQ(sao({"generate", "--model", "model", "--format", "alpaca_eval", "--generator", "m" + seed, "--seed", seed,
+                   "--max-new-tokens", "6", "-o", "out" + seed + ".json", "set.json"})
+                  .status,
+              0);
+  }
+  const json outputs = json::parse(read_file(*folder_ / "out1.json"));
+  ASSERT_EQ(outputs.size(), 2u);
+  EXPECT_EQ(outputs[0]["instruction"], "the fox");
+  EXPECT_EQ(outputs[0]["generator"], "m1");
+  EXPECT_EQ(outputs[0]["dataset"], "helpful_base");
+  EXPECT_TRUE(outputs[1]["output"].is_string());
+  const Outcome judged = sao({"judge", "--model", "model", "--templates", "templates.json", "--model-outputs",
+                              "out1.json", "--reference-outputs", "out2.json", "-o", "annotations-own.json"});
+  EXPECT_EQ(judged.status, 0) << judged.err;
+  const json annotations = json::parse(read_file(*folder_ / "annotations-own.json"));
+  EXPECT_EQ(annotations[0]["generator_2"], "m1");
+  EXPECT_EQ(annotations[0]["output_1"], json::parse(read_file(*folder_ / "out2.json"))[0]["output"]);
+  EXPECT_EQ(good_rows(sao({"winrate", "annotations-own.json"}))[0]["n"], 2);
+  expect_failure(sao({"judge", "--model", "model", "--model-outputs", "out1.json"}), 2, "--reference-outputs");
+  expect_failure(sao({"generate", "--model", "model", "--format", "alpaca_eval", "--n", "2", "set.json"}), 2, "--n 1");
+}
+
+TEST_F(CliTest, ArenaAndMtBench) {
+  write_file_atomically(*folder_ / "games.jsonl", R"({"model": "m", "games": [{"score": "B>A"}, {"score": "B>>A"}]})");
+  const auto scores = good_rows(sao({"arena", "games.jsonl", "--baseline", "base"}));
+  ASSERT_EQ(scores.size(), 2u);
+  EXPECT_EQ(scores[0]["model"], "base");
+  EXPECT_NEAR(scores[1]["score"].get<double>(), 25.0, 1e-6) << "one win, three losses";
+  expect_failure(sao({"arena", "games.jsonl"}), 2, "--baseline");
+  write_file_atomically(*folder_ / "judged.jsonl", R"({"model": "m", "turn": 1, "score": 7})");
+  EXPECT_EQ(good_rows(sao({"mtbench", "judged.jsonl"}))[0]["score"], 7.0);
+  expect_failure(sao({"mtbench", "--pairwise", "judged.jsonl"}), 1, "judged.jsonl:1: no field \"model_1\"");
 }
 
 TEST_F(CliTest, EvalOfMultipleChoice) {
@@ -592,7 +635,28 @@ TEST_F(CliTest, EvalOfMultipleChoice) {
   write_file_atomically(
       *folder_ / "bad.jsonl",
       task + json{{"question", "q"}, {"choices", {"a", std::string(600, 'x')}}, {"answer", 0}}.dump());
-  expect_failure(sao({"eval", "--model", "model", "--task", "bad.jsonl"}), 1, "bad.jsonl:4: question and choice have");
+  expect_failure(sao({"eval", "--model", "model", "--task", "bad.jsonl"}), 1,
+                 "question 4, choice 2: a continuation of");
+}
+
+TEST_F(CliTest, EvalOfContextsAndTexts) {
+  write_file_atomically(*folder_ / "contexts.jsonl",
+                        json{{"context", "the fox"}, {"choices", {"one", "two"}}, {"label", 0}}.dump() + "\n" +
+                            json{{"context", "a dog"}, {"choices", {"they", "first"}}, {"label", 1}}.dump() + "\n");
+  const auto plain = good_rows(sao({"eval", "--model", "model", "--task", "contexts.jsonl", "--num-fewshot", "1",
+                                    "--log-samples", "samples.jsonl"}));
+  EXPECT_EQ(plain[0]["n"], 2);
+  EXPECT_TRUE(plain[0].contains("accuracy_norm"));
+  const auto samples = rows(read_file(*folder_ / "samples.jsonl"));
+  ASSERT_EQ(samples.size(), 2u);
+  EXPECT_EQ(samples[0]["contexts"][0], "a dog first\n\nthe fox");
+  EXPECT_EQ(samples[0]["log_likelihoods"].size(), 2u);
+  write_file_atomically(*folder_ / "texts.jsonl", json{{"text", "the fox and the dog"}}.dump());
+  const auto text = good_rows(sao({"eval", "--model", "model", "--task", "texts.jsonl", "--max-length", "4"}));
+  EXPECT_EQ(text[0]["words"], 5);
+  EXPECT_NEAR(std::log2(text[0]["byte_perplexity"].get<double>()), text[0]["bits_per_byte"].get<double>(), 1e-9);
+  expect_failure(sao({"eval", "--model", "model", "--task", "texts.jsonl", "--prompt-format", "x"}), 2,
+                 "prompt_format");
 }
 
 TEST_F(CliTest, EvalOfWrittenAnswers) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "sao/base/error.h"
+#include "sao/data/checks.h"
 #include "sao/io/files.h"
 #include "sao/io/jsonl.h"
 #include "support/paths.h"
@@ -222,6 +223,75 @@ TEST(Preference, ImplicitPromptOfStringsOneOfWhichBeginsTheOther) {
   EXPECT_EQ(same.prompt, (Messages{{"user", "ab"}}));
   EXPECT_EQ(same.chosen, same.rejected);
   EXPECT_EQ(same.chosen[0].content, "\xC3\xA4");
+}
+
+TEST(Preference, UltraFeedbackRowsHoldTheirPromptTwice) {
+  const auto row = parse<Preference>(
+      R"({"prompt": "Why?", "prompt_id": "f", "score_chosen": 8.5, "score_rejected": 3.0, "messages": [],
+          "all_generated_responses": ["a", "b"], "all_rm_scores": [0.1, 0.2],
+          "chosen": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "a"}],
+          "rejected": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "b"}]})");
+  EXPECT_EQ(row.prompt, (Messages{{"user", "Why?"}}));
+  EXPECT_EQ(row.chosen, (Messages{{"assistant", "a"}}));
+  EXPECT_EQ(row.rejected, (Messages{{"assistant", "b"}}));
+  // A plain prompt that is not there again stays.
+  const auto apart = parse<Preference>(
+      R"({"prompt": "Why?", "chosen": [{"role": "assistant", "content": "a"}],
+          "rejected": [{"role": "assistant", "content": "b"}]})");
+  EXPECT_EQ(apart.prompt, (Messages{{"user", "Why?"}}));
+}
+
+TEST(Preference, ContentMayBeParts) {
+  const auto row = parse<Preference>(
+      R"({"prompt": [{"role": "user", "content": [{"type": "text", "text": "Why"}, {"type": "text", "text": "?"}]}],
+          "chosen": "a", "rejected": "b"})");
+  EXPECT_EQ(row.prompt[0].content, "Why?");
+  EXPECT_THAT(complaint<Preference>(
+                  R"({"prompt": [{"role": "user", "content": [{"type": "image"}]}], "chosen": "a", "rejected": "b"})"),
+              HasSubstr("content[0]: field \"type\" is \"image\", expected \"text\""));
+}
+
+TEST(Preference, TokenizedRowsOfOtherVersions) {
+  const auto apart = parse<Preference>(
+      R"({"prompt_input_ids": [0, 2, 3], "prompt_attention_mask": [0, 1, 1], "chosen_input_ids": [4, 1, 0],
+          "chosen_attention_mask": [1, 1, 0], "rejected_input_ids": [5, 1], "rejected_attention_mask": [1, 1]})");
+  EXPECT_EQ(apart.prompt_ids, (TokenIds{2, 3}));
+  EXPECT_EQ(apart.chosen_ids, (TokenIds{4, 1}));
+  EXPECT_EQ(apart.rejected_ids, (TokenIds{5, 1}));
+  const auto together = parse<Preference>(
+      R"({"chosen_input_ids": [2, 3, 4, 1], "chosen_labels": [-100, -100, 4, 1],
+          "rejected_input_ids": [2, 3, 5], "rejected_labels": [-100, -100, 5]})");
+  EXPECT_EQ(together.prompt_ids, (TokenIds{2, 3}));
+  EXPECT_EQ(together.chosen_ids, (TokenIds{4, 1}));
+  EXPECT_EQ(together.rejected_ids, TokenIds{5});
+  EXPECT_THAT(complaint<Preference>(R"({"prompt_input_ids": [2], "chosen_input_ids": [3]})"),
+              HasSubstr("rejected_input_ids"));
+  EXPECT_THAT(complaint<Preference>(R"({"prompt_input_ids": [2], "chosen_input_ids": [3], "rejected_input_ids": [4],
+                                        "chosen_attention_mask": [1, 1]})"),
+              HasSubstr("\"chosen_attention_mask\" is a list of 2, expected 1"));
+  EXPECT_THAT(complaint<Preference>(R"({"chosen_input_ids": [2, 3], "chosen_labels": [-100, 3],
+                                        "rejected_input_ids": [4, 3], "rejected_labels": [-100, 3]})"),
+              HasSubstr("two prompts"));
+}
+
+TEST(PreferenceCheck, CountsWithReasons) {
+  std::vector<Preference> rows;
+  const auto add = [&](const std::string& prompt, const std::string& chosen, const std::string& rejected) {
+    rows.push_back(
+        {.prompt = {{"user", prompt}}, .chosen = {{"assistant", chosen}}, .rejected = {{"assistant", rejected}}});
+  };
+  add("q", "a", "b");
+  add("q", "a", "b");
+  add("q", "b", "a");
+  add("q", "a", "a");
+  add(" ", "a", "");
+  rows.push_back({.prompt_ids = {1}, .chosen_ids = {2}, .rejected_ids = {3}});
+  rows.push_back({.prompt_ids = {1}, .chosen_ids = {2}, .rejected_ids = {3}});
+  const PreferenceCheck check = check_preferences(rows);
+  EXPECT_EQ(check.rows, 7);
+  EXPECT_EQ(check.found,
+            (std::map<std::string, std::int64_t>{
+                {"contradiction", 1}, {"duplicate", 2}, {"empty_prompt", 1}, {"empty_response", 1}, {"identical", 1}}));
 }
 
 TEST(Preference, IdsAlone) {

@@ -14,6 +14,7 @@
 
 #include "sao/base/error.h"
 #include "sao/io/files.h"
+#include "support/parity_report.h"
 #include "support/paths.h"
 
 namespace sao {
@@ -167,7 +168,30 @@ TEST(AlpacaEvalTest, ReproducesThePublishedLeaderboard) {
   const auto difficulty = read_alpaca_difficulty(published() / "instruction_difficulty.csv");
   const auto gamed = read_alpaca_gamed(published() / "df_gamed_reconstructed.csv");
   std::size_t fitted = 0;
+  sao::testing::ParityResult plain_report = {.area = "evaluation",
+                                             .subject = "AlpacaEval leaderboard",
+                                             .what = "WR, SE, discrete WR, percent",
+                                             .tolerance = 1e-9};
+  sao::testing::ParityResult published_report = {.area = "evaluation",
+                                                 .subject = "AlpacaEval leaderboard",
+                                                 .what = "LC win rate as published, at the published C, percent",
+                                                 .tolerance = 0.02};
+  sao::testing::ParityResult exact_report = {
+      .area = "evaluation",
+      .subject = "AlpacaEval leaderboard",
+      .what = "LC win rate and SE, the exact optimum at the published C, percent",
+      .tolerance = 1e-6};
+  sao::testing::ParityResult chosen_report = {.area = "evaluation",
+                                              .subject = "AlpacaEval leaderboard",
+                                              .what = "LC win rate and SE at the C of cross-validation, percent",
+                                              .tolerance = 1e-6};
   for (const CsvRow& expected : read_rows(published() / "expected.csv")) {
+    const auto note = [&](sao::testing::ParityResult& report, double found, double wanted) {
+      ++report.compared;
+      if (std::abs(found - wanted) <= report.worst) return;
+      report.worst = std::abs(found - wanted);
+      report.worst_case = expected.at("model");
+    };
     SCOPED_TRACE(expected.at("model"));
     const auto number = [&](const std::string& name) { return std::stod(expected.at(name)); };
     const auto annotations = read_compact(published() / "models" / expected.at("file"));
@@ -175,6 +199,9 @@ TEST(AlpacaEvalTest, ReproducesThePublishedLeaderboard) {
     EXPECT_NEAR(plain.win_rate, number("lb_win_rate"), 1e-9);
     EXPECT_NEAR(plain.standard_error, number("lb_standard_error"), 1e-9);
     EXPECT_NEAR(plain.discrete_win_rate, number("lb_discrete_win_rate"), 1e-9);
+    note(plain_report, plain.win_rate, number("lb_win_rate"));
+    note(plain_report, plain.standard_error, number("lb_standard_error"));
+    note(plain_report, plain.discrete_win_rate, number("lb_discrete_win_rate"));
     EXPECT_EQ(plain.n, number("lb_n_total"));
     EXPECT_EQ(plain.n_wins, number("lb_n_wins"));
     EXPECT_EQ(plain.n_wins_base, number("lb_n_wins_base"));
@@ -185,15 +212,23 @@ TEST(AlpacaEvalTest, ReproducesThePublishedLeaderboard) {
     EXPECT_NEAR(at_c.length_controlled_winrate, number("ex_lc"), 1e-6);
     EXPECT_NEAR(at_c.lc_standard_error, number("ex_lc_se"), 1e-6);
     EXPECT_NEAR(at_c.length_controlled_winrate, number("lb_lc"), 0.02);
+    note(exact_report, at_c.length_controlled_winrate, number("ex_lc"));
+    note(exact_report, at_c.lc_standard_error, number("ex_lc_se"));
+    note(published_report, at_c.length_controlled_winrate, number("lb_lc"));
     for (const auto& [legacy, name] : {std::pair{false, "cvS"}, std::pair{true, "cvL"}}) {
       const auto chosen = alpaca_length_controlled(annotations, difficulty, gamed, {.legacy_folds = legacy});
       EXPECT_NEAR(chosen.c / number(std::string(name) + "_C"), 1.0, 1e-9) << name;
       EXPECT_NEAR(chosen.length_controlled_winrate, number(std::string(name) + "_lc"), 1e-6) << name;
       EXPECT_NEAR(chosen.lc_standard_error, number(std::string(name) + "_lc_se"), 1e-6) << name;
+      note(chosen_report, chosen.length_controlled_winrate, number(std::string(name) + "_lc"));
+      note(chosen_report, chosen.lc_standard_error, number(std::string(name) + "_lc_se"));
     }
     ++fitted;
   }
   EXPECT_GE(fitted, 11U);
+  for (const auto& report : {plain_report, exact_report, chosen_report, published_report}) {
+    sao::testing::report_parity(report);
+  }
 }
 
 TEST(AlpacaEvalTest, ReadsPublishedAnnotations) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
 
 #include "support/paths.h"
 
@@ -43,6 +44,44 @@ TEST(Jsonl, InputErrorGetsPathAndLine) {
   } catch (const InputError& error) {
     EXPECT_EQ(std::string(error.what()), (folder / "x.jsonl").string() + ":3: is bad");
   }
+}
+
+TEST(Jsonl, AJsonListGivesItsElements) {
+  EXPECT_EQ(lines_of(" [{\"a\": 1.5},\n {\"b\": \"\xC3\xA9\"}]\n"),
+            (std::vector<std::string>{"{\"a\":1.5}", "{\"b\":\"\xC3\xA9\"}"}));
+  EXPECT_EQ(lines_of("[]"), std::vector<std::string>{});
+  EXPECT_EQ(lines_of("[" + std::string(200000, ' ') + "1]"), std::vector<std::string>{"1"});
+  const testing::TemporaryFolder folder;
+  std::ofstream(folder / "x.json") << "[1, 2]";
+  const auto complaint = [&](const std::function<void(std::string_view)>& each) {
+    try {
+      for_each_line(folder / "x.json", each);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  EXPECT_THAT(complaint([](std::string_view line) {
+                if (line == "2") throw InputError("two");
+              }),
+              ::testing::EndsWith("x.json: row 2: two"));
+  std::ofstream(folder / "x.json") << "[1, 2";
+  EXPECT_THAT(complaint([](std::string_view) {}), ::testing::HasSubstr("x.json: not valid JSON"));
+}
+
+TEST(Jsonl, OtherFormatsAreNamedWithTheCommandThatConvertsThem) {
+  const auto complaint = [](const std::string& bytes) {
+    try {
+      lines_of(bytes);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  EXPECT_THAT(complaint("PAR1\x15"), ::testing::HasSubstr("a Parquet file, expected JSON Lines; convert it: python3"));
+  EXPECT_THAT(complaint("ARROW1"), ::testing::HasSubstr("load_dataset('arrow'"));
+  EXPECT_THAT(complaint("\x1F\x8B\x08"), ::testing::HasSubstr("unpack it: gzip -dc"));
+  EXPECT_THAT(complaint("\x28\xB5\x2F\xFD"), ::testing::HasSubstr("unpack it: zstd -dc"));
 }
 
 TEST(Jsonl, MissingFileIsNamed) {

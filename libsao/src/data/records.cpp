@@ -92,7 +92,13 @@ void read_sides(const Json& object, Preference& record) {
   record.rejected = get_side(object, "rejected", "assistant");
   record.plain_text =
       object["chosen"].is_string() && object["rejected"].is_string() && (!has_prompt || prompt->is_string());
-  if (has_prompt) {
+  // TRL's rule for a plain prompt beside conversations: those hold it again, as UltraFeedback's binarized rows do.
+  const bool repeated = has_prompt && prompt->is_string() && object["chosen"].is_array() &&
+                        object["rejected"].is_array() && record.chosen.size() > 1 && record.rejected.size() > 1 &&
+                        record.chosen[0] == record.rejected[0];
+  if (repeated) {
+    split_off_prompt(record);
+  } else if (has_prompt) {
     record.prompt = get_side(object, "prompt", "user");
   } else if (object["chosen"].is_string() == object["rejected"].is_string()) {
     split_off_prompt(record);
@@ -119,6 +125,52 @@ std::optional<double> get_logp(const Json& object, const char* name) {
   const std::optional<double> value = find_field<double>(object, name, "");
   if (value && !std::isfinite(*value)) detail::throw_field_error("", name, object[name], "a finite log-prob");
   return value;
+}
+
+/// `<side>_input_ids` without padding (attention mask 0), and what of it is prompt (label -100).
+struct TokenizedSide {
+  TokenIds prompt = {};
+  TokenIds response = {};
+};
+
+TokenizedSide get_tokenized_side(const Json& object, const std::string& side) {
+  const std::string ids_name = side + "_input_ids", mask_name = side + "_attention_mask",
+                    labels_name = side + "_labels";
+  if (!object.contains(ids_name)) detail::throw_missing_field("", ids_name, "a list of token ids");
+  const TokenIds ids = get_ids(object, ids_name);
+  const auto mask = find_field<std::vector<std::int64_t>>(object, mask_name, "");
+  const auto labels = find_field<std::vector<std::int64_t>>(object, labels_name, "");
+  for (const auto& [list, name] : {std::pair{&mask, &mask_name}, std::pair{&labels, &labels_name}}) {
+    if (*list && (*list)->size() != ids.size()) {
+      throw InputError(fmt::format("field \"{}\" is a list of {}, expected {} as in {}", *name, (*list)->size(),
+                                   ids.size(), ids_name));
+    }
+  }
+  constexpr std::int64_t kIgnored = -100;
+  TokenizedSide result;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (mask && (*mask)[i] == 0) continue;
+    const bool prompt = labels && (*labels)[i] == kIgnored;
+    if (prompt && !result.response.empty()) {
+      throw InputError(
+          fmt::format("field \"{}\" has a -100 after the response began, expected them in front of it", labels_name));
+    }
+    (prompt ? result.prompt : result.response).push_back(ids[i]);
+  }
+  return result;
+}
+
+/// Tokenized rows of older TRL versions: `prompt_input_ids` beside completions alone; or prompt and completion in one,
+/// with labels of -100 on the prompt.
+void read_input_ids(const Json& object, Preference& record) {
+  const TokenizedSide chosen = get_tokenized_side(object, "chosen"), rejected = get_tokenized_side(object, "rejected");
+  if (chosen.prompt != rejected.prompt) {
+    throw InputError("fields \"chosen_labels\" and \"rejected_labels\" leave two prompts, expected the same one");
+  }
+  record.prompt_ids = chosen.prompt;
+  if (record.prompt_ids.empty()) record.prompt_ids = get_tokenized_side(object, "prompt").response;
+  record.chosen_ids = chosen.response;
+  record.rejected_ids = rejected.response;
 }
 
 OrderedJson side_to_json(const Messages& messages, bool plain_text) {
@@ -252,6 +304,7 @@ void from_json_line(std::string_view line, Preference& record) {
   const Json object = parse_record(line);
   record = {};
   record.id = get_id(object);
+  if (object.contains("chosen_input_ids") || object.contains("rejected_input_ids")) read_input_ids(object, record);
   const bool has_ids =
       object.contains("prompt_ids") || object.contains("chosen_ids") || object.contains("rejected_ids");
   if (has_ids) {
@@ -263,10 +316,10 @@ void from_json_line(std::string_view line, Preference& record) {
     record.prompt_ids = get_ids(object, "prompt_ids");
     record.chosen_ids = get_ids(object, "chosen_ids");
     record.rejected_ids = get_ids(object, "rejected_ids");
-    if (record.chosen_ids.empty() != record.rejected_ids.empty()) {
-      throw InputError(fmt::format("field \"{}\" is empty, expected the ids of a response",
-                                   record.chosen_ids.empty() ? "chosen_ids" : "rejected_ids"));
-    }
+  }
+  if (record.chosen_ids.empty() != record.rejected_ids.empty()) {
+    throw InputError(fmt::format("field \"{}\" is empty, expected the ids of a response",
+                                 record.chosen_ids.empty() ? "chosen_ids" : "rejected_ids"));
   }
   const bool has_text = object.contains("chosen") || object.contains("rejected") || object.contains("prompt");
   if (has_text || record.chosen_ids.empty()) read_sides(object, record);

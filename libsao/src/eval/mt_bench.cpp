@@ -75,9 +75,8 @@ std::vector<MtBenchScore> read_mt_bench_scores(const std::filesystem::path& file
     Sums& model = models[detail::get_field<std::string>(row, "model", "")];
     const auto turn = detail::find_field<std::int64_t>(row, "turn", "").value_or(1);
     if (turn != 1 && turn != 2) detail::throw_field_error("", "turn", row["turn"], "1 or 2");
-    const double score = row.contains("score")
-                             ? detail::get_field<double>(row, "score", "")
-                             : mt_bench_rating(detail::get_field<std::string>(row, "judgment", ""));
+    const double score = row.contains("score") ? detail::get_field<double>(row, "score", "")
+                                               : mt_bench_rating(detail::get_field<std::string>(row, "judgment", ""));
     if (score == -1.0) {
       ++model.failed;
       return;
@@ -112,7 +111,7 @@ std::vector<MtBenchPair> read_mt_bench_pairs(const std::filesystem::path& file) 
     MtBenchPair& two = models[detail::get_field<std::string>(row, "model_2", "")];
     const std::string first = pair_winner(row, "g1_winner", "g1_judgment", /*swapped=*/false);
     const std::string second = pair_winner(row, "g2_winner", "g2_judgment", /*swapped=*/true);
-    if (first == "error" && second == "error") {
+    if (first == "error" || second == "error") {
       ++one.failed;
       ++two.failed;
     } else if (first == "tie" || first != second) {

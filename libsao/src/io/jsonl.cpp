@@ -5,8 +5,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+
+#include "io/json.h"
 
 namespace sao {
 namespace {
@@ -47,6 +50,42 @@ class Source {
   int descriptor_;
 };
 
+constexpr std::string_view kBlanks = " \t\r\n\f\v";
+
+/// Throws for a file that is known not to be text by its first bytes, and says how to convert it.
+void refuse_other_formats(const std::string& name, std::string_view begin) {
+  const auto refuse = [&](std::string_view what, const std::string& expected) {
+    throw InputError(fmt::format("{}: {}, expected JSON Lines; {}", name, what, expected));
+  };
+  const auto convert = [&](std::string_view format) {
+    return fmt::format(
+        "convert it: python3 -c \"import datasets; datasets.load_dataset('{}', data_files='{}')['train']"
+        ".to_json('rows.jsonl')\"",
+        format, name);
+  };
+  if (begin.starts_with("PAR1")) refuse("a Parquet file", convert("parquet"));
+  if (begin.starts_with("ARROW1") || begin.starts_with("\xFF\xFF\xFF\xFF")) refuse("an Arrow file", convert("arrow"));
+  if (begin.starts_with("\x1F\x8B")) {
+    refuse("compressed by gzip", fmt::format("unpack it: gzip -dc {} > rows.jsonl", name));
+  }
+  if (begin.starts_with("\x28\xB5\x2F\xFD")) {
+    refuse("compressed by zstd", fmt::format("unpack it: zstd -dc {} > rows.jsonl", name));
+  }
+}
+
+/// The rows of one JSON list, each as a line of its own.
+void for_each_element(const std::string& name, std::string_view text,
+                      const std::function<void(std::string_view line)>& each) {
+  const detail::Json list = detail::parse_json(text, name);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    try {
+      each(list[i].dump());
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}: row {}: {}", name, i + 1, error.what()));
+    }
+  }
+}
+
 }  // namespace
 
 void for_each_line(const std::filesystem::path& path, const std::function<void(std::string_view line)>& each) {
@@ -67,9 +106,23 @@ void for_each_line(const std::filesystem::path& path, const std::function<void(s
 
   std::string buffer(1 << 16, '\0');
   std::string unfinished;
+  bool at_start = true;
   for (;;) {
     std::string_view piece = source.read(buffer);
     if (piece.empty()) break;
+    if (at_start) {
+      // A pipe may give less than a signature at first: then the lines' own errors have to do.
+      refuse_other_formats(source.name(), piece);
+      std::string_view text = piece;
+      if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+      text.remove_prefix(std::min(text.find_first_not_of(kBlanks), text.size()));
+      if (text.starts_with('[')) {
+        std::string whole(text);
+        while (!(piece = source.read(buffer)).empty()) whole += piece;
+        return for_each_element(source.name(), whole, each);
+      }
+      at_start = text.empty();
+    }
     for (std::size_t newline; (newline = piece.find('\n')) != std::string_view::npos;
          piece.remove_prefix(newline + 1)) {
       if (unfinished.empty()) {

@@ -39,13 +39,12 @@ struct MtBenchPair {
   double win_rate = 0;           ///< wins / n
   double loss_rate = 0;          ///< losses / n
   double adjusted_win_rate = 0;  ///< (wins + ties / 2) / n
-  std::int64_t failed = 0;       ///< both games without a verdict: left out
+  std::int64_t failed = 0;       ///< pairs of games of which one has no verdict: left out
 };
 
 /// Rows with `model_1`, `model_2` and the winners of the two games, `g1_winner` and `g2_winner`: "model_1", "model_2",
-/// "tie" or "error"; or the texts `g1_judgment` (model_1 is A) and `g2_judgment` (model_1 is B). A tie in the first game
-/// and games that disagree are a tie. The largest adjusted win rate first.
-/// NOTE: the original counts two errors as a win of model_2; here they are `failed`.
+/// "tie" or "error"; or the texts `g1_judgment` (model_1 is A) and `g2_judgment` (model_1 is B). A tie in the first
+/// game and games that disagree are a tie; an error in either leaves both out. The largest adjusted win rate first.
 /// Throws InputError naming file, line and field.
 std::vector<MtBenchPair> read_mt_bench_pairs(const std::filesystem::path& file);
 

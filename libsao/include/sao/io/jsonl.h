@@ -16,8 +16,10 @@
 
 namespace sao {
 
-/// Calls `each` with every non-blank line. An InputError thrown by `each` gets "<path>:<line>: " in front.
-/// A path of "-" is the standard input. Throws InputError when the file cannot be read.
+/// Calls `each` with every non-blank line. An InputError thrown by `each` gets "<path>:<line>: " in front. A file that
+/// is one JSON list gives its elements, a line each ("<path>: row <number>: "). A path of "-" is the standard input.
+/// Throws InputError when the file cannot be read, and for Parquet, Arrow and compressed files, with the command that
+/// converts them.
 void for_each_line(const std::filesystem::path& path, const std::function<void(std::string_view line)>& each);
 
 /// All records of a file, in order.
