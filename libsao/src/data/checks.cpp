@@ -23,7 +23,7 @@ Side side_of(const Messages& messages, const TokenIds& ids, bool has_text) {
   if (!has_text) return {.ids = ids, .blank = ids.empty()};
   Side side = {.blank = true};
   for (const Message& message : messages) {
-    side.text += message.role + ':' + std::to_string(message.content.size()) + ':' + message.content;
+    side.text += message.role + ':' + std::to_string(message.content.size()) + ':' + message.content + message.json;
   }
   // The last message is what is asked or answered.
   if (!messages.empty()) side.blank = messages.back().content.find_first_not_of(" \t\r\n\f\v") == std::string::npos;

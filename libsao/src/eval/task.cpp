@@ -120,6 +120,9 @@ class Prompts {
         messages.push_back({"assistant", example->example_answer()});
       }
     } else {
+      if (!asked.front().json.empty() && !examples.empty()) {
+        throw InputError("a question that is more than a text, expected a text before which examples can stand");
+      }
       asked.front().content.insert(0, examples_text(examples));
     }
     messages.insert(messages.end(), asked.begin(), asked.end());
