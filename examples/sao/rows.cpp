@@ -30,8 +30,12 @@ std::string describe(const json& value) {
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos; }
 
 Row::Row(std::string_view line) {
+  constexpr int kMaxDepth = 500;  // as the library's own reader
   try {
-    object_ = json::parse(line);
+    object_ = json::parse(line, [](int depth, json::parse_event_t, json&) {
+      if (depth <= kMaxDepth) return true;
+      throw InputError(fmt::format("JSON nested more than {} deep, expected at most that", kMaxDepth));
+    });
   } catch (const json::exception& error) {
     std::string_view what = error.what();
     if (const auto bracket = what.find("] "); bracket != std::string_view::npos) what.remove_prefix(bracket + 2);

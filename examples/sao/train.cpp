@@ -4,6 +4,7 @@
 #include <sao/base/version.h>
 #include <sao/data/checks.h>
 #include <sao/data/records.h>
+#include <sao/generate/engine.h>
 #include <sao/io/files.h>
 #include <sao/io/jsonl.h>
 #include <sao/loop/run_folder.h>
@@ -89,6 +90,7 @@ struct Train {
     CausalLM policy = load_model(options);
     if (adapting.lora.r > 0) policy = policy.with_lora(adapting.lora, training.seed.fork("lora"));
     const ChatTokenizer text = ChatTokenizer::load(model_folder(options.model));
+    check_tokenizer(text.tokenizer(), policy.config());
     std::vector<TokenPair> pairs = tokenize_pairs(rows, text);
     std::optional<CausalLM> reference_model;
     if (!reference.empty() && needs_reference(training.loss)) {

@@ -107,7 +107,7 @@ TEST(HfFolder, BrokenIndexesAreNamed) {
   };
   EXPECT_EQ(with_index(R"({"weight_map": {"a": "s.safetensors"}})"), "none");
   EXPECT_THAT(with_index("{"), HasSubstr("index.json: not valid JSON"));
-  EXPECT_THAT(with_index("{}"), HasSubstr("no object \"weight_map\""));
+  EXPECT_THAT(with_index("{}"), HasSubstr("no field \"weight_map\""));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": 3}})"), HasSubstr("field \"a\" is 3, expected a string"));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": "t.safetensors"}})"),
               AllOf(HasSubstr("shard \"t.safetensors\""), HasSubstr("not in the folder")));
@@ -115,9 +115,34 @@ TEST(HfFolder, BrokenIndexesAreNamed) {
               HasSubstr("not in the folder"));
   EXPECT_THAT(with_index(R"({"weight_map": {"b": "s.safetensors"}})"),
               HasSubstr("tensor \"b\" is not in \"s.safetensors\""));
+  EXPECT_THAT(with_index(R"({"weight_map": {}})"), HasSubstr("field \"weight_map\" is an object, expected"));
+  EXPECT_THAT(with_index(R"({"weight_map": {"a": "s.safetensors", "a": "s.safetensors"}})"),
+              HasSubstr("field \"a\" twice"));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": "../s.safetensors"}})"),
               HasSubstr("expected a file of the same folder"));
   EXPECT_THAT(with_index(R"({"weight_map": {"a": "/etc/passwd"}})"), HasSubstr("expected a file of the same folder"));
+  EXPECT_EQ(with_index(R"({"metadata": {"total_size": 8}, "weight_map": {"a": "s.safetensors"}})"), "none");
+  EXPECT_EQ(with_index(R"({"metadata": {"total_size": 8.0}, "weight_map": {"a": "s.safetensors"}})"), "none");
+  EXPECT_THAT(with_index(R"({"metadata": {"total_size": 9}, "weight_map": {"a": "s.safetensors"}})"),
+              HasSubstr("metadata: field \"total_size\" is 9, expected 8"));
+}
+
+TEST(HfFolder, ShardsThatDisagreeWithTheIndexAreNamed) {
+  const testing::TemporaryFolder folder;
+  write_safetensors(folder / "s.safetensors", {{"a", at::ones({2})}, {"b", at::ones({3})}});
+  write_safetensors(folder / "t.safetensors", {{"c", at::ones({2})}});
+  const auto with_map = [&](const std::string& map) {
+    std::ofstream(folder / "model.safetensors.index.json") << R"({"weight_map": {)" << map << "}}";
+    return complaint(folder.path());
+  };
+  EXPECT_EQ(with_map(R"("a": "s.safetensors", "b": "s.safetensors", "c": "t.safetensors")"), "none");
+  EXPECT_THAT(with_map(R"("a": "s.safetensors", "b": "t.safetensors", "c": "t.safetensors")"),
+              HasSubstr("tensor \"b\" is not in \"t.safetensors\" (it is in \"s.safetensors\"), expected it there"));
+  EXPECT_THAT(with_map(R"("a": "s.safetensors", "c": "t.safetensors")"),
+              HasSubstr("tensor \"b\" of \"s.safetensors\" is not in the weight_map"));
+  write_safetensors(folder / "t.safetensors", {{"c", at::ones({2})}, {"b", at::ones({3})}});
+  EXPECT_THAT(with_map(R"("a": "s.safetensors", "b": "s.safetensors", "c": "t.safetensors")"),
+              HasSubstr("tensor \"b\" is in \"s.safetensors\" and in \"t.safetensors\", expected it in one shard"));
 }
 
 TEST(HfFolder, TokenizerFilesAreCopied) {

@@ -63,9 +63,21 @@ TEST(Json, ParseErrorsSayWhere) {
 
 TEST(Json, DeepNestingIsNoStackOverflow) {
   const std::string open(1'000'000, '[');
-  EXPECT_THAT(message_of([&] { parse_json(open, "x"); }), HasSubstr("not valid JSON"));
-  EXPECT_EQ(message_of([&] { parse_json_object(open + std::string(1'000'000, ']'), "x"); }),
-            "x: a list of 1, expected a JSON object");
+  const std::string expected = "x: JSON nested more than 500 deep at byte 500, expected at most that";
+  EXPECT_EQ(message_of([&] { parse_json(open, "x"); }), expected);
+  EXPECT_EQ(message_of([&] { parse_json_object(open + std::string(1'000'000, ']'), "x"); }), expected);
+  EXPECT_EQ(message_of([&] { parse_json(std::string(500, '[') + std::string(500, ']'), "x"); }), "no InputError");
+  EXPECT_EQ(message_of([&] { parse_json(R"(["[[[[\"[[", )" + std::string(499, '[') + std::string(500, ']'), "x"); }),
+            "no InputError")
+      << "brackets in strings do not count";
+}
+
+TEST(Json, FieldsThatStandTwiceAreRefusedWhereAsked) {
+  const auto once = [](const char* text) { return message_of([&] { parse_json_object_once(text, "x"); }); };
+  EXPECT_EQ(once(R"({"a": 1, "b": {"a": 2, "c": {"a": 3}}, "d": [{"a": 1}, {"a": 1}]})"), "no InputError");
+  EXPECT_EQ(once(R"({"a": 1, "b": 2, "a": 1})"), "x: field \"a\" twice, expected once");
+  EXPECT_EQ(once(R"({"a": 1, "b": [{"c": {}, "d": 1}, {"e": 1, "e": 2}]})"), "x: field \"e\" twice, expected once");
+  EXPECT_EQ(once("[]"), "x: a list of 0, expected a JSON object");
 }
 
 TEST(Json, FieldsSayFileFieldFoundAndExpected) {

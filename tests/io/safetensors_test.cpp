@@ -187,7 +187,7 @@ TEST(Safetensors, HeadersThatAreNoHeaders) {
   EXPECT_THAT(complaint(file_bytes(R"({"__metadata__":[]})", 0)), HasSubstr("__metadata__ is not an object"));
   EXPECT_THAT(
       complaint(file_bytes("{" + entry("a", "U8", "[1]", "[0,1]") + "," + entry("a", "U8", "[1]", "[1,2]") + "}", 2)),
-      HasSubstr("tensor \"a\" twice"));
+      HasSubstr("header: field \"a\" twice"));
 }
 
 TEST(Safetensors, ShapesAndOffsetsThatDoNotFit) {

@@ -405,6 +405,9 @@ AlpacaLengthControlled alpaca_length_controlled(const AlpacaAnnotations& annotat
   std::vector<double> rates;
   for (std::size_t i = 0; i < n; ++i) rates.push_back(detail::sigmoid(w(1) * difficulty[i] + w(2)));
   result.length_controlled_winrate = 100.0 * mean(rates);
+  if (!std::isfinite(result.length_controlled_winrate)) {
+    throw InputError("annotations: the fit overflows, expected difficulties of ordinary size (about -10 to 10)");
+  }
   result.lc_standard_error = 100.0 * standard_error(rates);
   return result;
 }

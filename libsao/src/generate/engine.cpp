@@ -97,6 +97,13 @@ void validate(const EngineOptions& options) {
   if (!problems.empty()) throw InputError(fmt::format("engine options: {}", fmt::join(problems, "; ")));
 }
 
+void check_tokenizer(const Tokenizer& tokenizer, const ModelConfig& config) {
+  if (tokenizer.vocab_size() <= config.vocab_size) return;
+  throw InputError(
+      fmt::format("the tokenizer has ids up to {}, expected ids below vocab_size = {} of the model's config.json",
+                  tokenizer.vocab_size() - 1, config.vocab_size));
+}
+
 struct Engine::Impl {
   CausalLM model;
   ChatTokenizer text;
@@ -299,6 +306,7 @@ struct Engine::Impl {
 
 Engine::Engine(CausalLM model, ChatTokenizer text, const EngineOptions& options) {
   validate(options);
+  check_tokenizer(text.tokenizer(), model.config());
   impl_ = std::make_unique<Impl>(std::move(model), std::move(text), options);
 }
 

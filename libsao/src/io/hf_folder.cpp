@@ -11,6 +11,7 @@
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/paths.h"
+#include "io/shard_index.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 
@@ -48,33 +49,22 @@ struct CheckpointReader::Impl {
 
   void read_sharded(const fs::path& index_path) {
     const std::string where = index_path.string();
-    const detail::Json index = detail::parse_json_object(read_file(index_path, kMaxIndexBytes), where);
-    const auto map = index.find("weight_map");
-    if (map == index.end() || !map->is_object()) {
-      throw InputError(fmt::format("{}: no object \"weight_map\", expected one from tensor to file", where));
-    }
+    const detail::ShardIndex index = detail::parse_shard_index(read_file(index_path, kMaxIndexBytes), where);
     std::map<std::string, SafetensorsFile> shards;
-    for (const auto& entry : map->items()) {
-      const auto shard = detail::get_field<std::string>(*map, entry.key(), where + ": weight_map");
-      if (shard.empty() || shard == "." || shard == ".." || shard.find('/') != std::string::npos ||
-          shard.find('\0') != std::string::npos) {
-        throw InputError(fmt::format("{}: weight_map: tensor \"{}\" is in {}, expected a file of the same folder",
-                                     where, entry.key(), detail::describe_json(shard)));
-      }
-      auto found = shards.find(shard);
-      if (found == shards.end()) {
-        if (!detail::exists(folder / shard)) {
-          throw InputError(
-              fmt::format("{}: shard \"{}\" is not in the folder, expected all files of the weight_map", where, shard));
-        }
-        found = shards.emplace(shard, SafetensorsFile::open(folder / shard)).first;
-      }
-      if (!found->second.contains(entry.key())) {
+    std::map<std::string, detail::ShardTensors> tensors_of;
+    for (const auto& [tensor, shard] : index.file_of) {
+      if (shards.contains(shard)) continue;
+      if (!detail::exists(folder / shard)) {
         throw InputError(
-            fmt::format("{}: tensor \"{}\" is not in \"{}\", expected it there", where, entry.key(), shard));
+            fmt::format("{}: shard \"{}\" is not in the folder, expected all files of the weight_map", where, shard));
       }
-      file_of.emplace(entry.key(), found->second);
+      tensors_of[shard];  // also where it holds none
+      const SafetensorsFile& file = shards.emplace(shard, SafetensorsFile::open(folder / shard)).first->second;
+      for (const std::string& name : file.names())
+        tensors_of[shard][name] = file.info(name).end - file.info(name).begin;
     }
+    detail::check_shard_index(index, tensors_of, where);
+    for (const auto& [tensor, shard] : index.file_of) file_of.emplace(tensor, shards.at(shard));
   }
 };
 

@@ -26,6 +26,30 @@ bool read_list(const Json& json, std::vector<T>& value) {
   return true;
 }
 
+constexpr std::size_t kMaxDepth = 500;  // the reference's parsers stop at 128 or 1000
+
+/// Throws where brackets are nested deeper than that, whether the rest is JSON or not.
+void check_depth(std::string_view text, std::string_view where) {
+  std::size_t depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kMaxDepth) {
+        throw InputError(fmt::format("{}JSON nested more than {} deep at byte {}, expected at most that", place(where),
+                                     kMaxDepth, i));
+      }
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+}
+
 /// nlohmann's "[json.exception.parse_error.101] parse error at line 1, column 5: ..." without the bracket.
 std::string without_exception_name(std::string_view what) {
   const std::size_t bracket = what.find("] ");
@@ -33,6 +57,23 @@ std::string without_exception_name(std::string_view what) {
   constexpr std::string_view kParseError = "parse error ";
   if (what.starts_with(kParseError)) what.remove_prefix(kParseError.size());
   return std::string(what);
+}
+
+void check_object(const Json& value, std::string_view where) {
+  if (!value.is_object()) {
+    throw InputError(fmt::format("{}{}, expected a JSON object", place(where), describe_json(value)));
+  }
+}
+
+/// Json::parse with InputError.
+Json parse_checked(std::string_view text, std::string_view where, const Json::parser_callback_t& watch) {
+  check_depth(text, where);
+  try {
+    return Json::parse(text, watch);
+  } catch (const nlohmann::json::exception& error) {
+    throw InputError(
+        fmt::format("{}not valid JSON {}, expected JSON", place(where), without_exception_name(error.what())));
+  }
 }
 
 void collect_differences(const Json* saved_value, const Json* now_value, const std::string& name,
@@ -62,20 +103,30 @@ void collect_differences(const Json* saved_value, const Json* now_value, const s
 
 }  // namespace
 
-Json parse_json(std::string_view text, std::string_view where) {
-  try {
-    return Json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw InputError(
-        fmt::format("{}not valid JSON {}, expected JSON", place(where), without_exception_name(error.what())));
-  }
-}
+Json parse_json(std::string_view text, std::string_view where) { return parse_checked(text, where, nullptr); }
 
 Json parse_json_object(std::string_view text, std::string_view where) {
   Json value = parse_json(text, where);
-  if (!value.is_object()) {
-    throw InputError(fmt::format("{}{}, expected a JSON object", place(where), describe_json(value)));
-  }
+  check_object(value, where);
+  return value;
+}
+
+Json parse_json_object_once(std::string_view text, std::string_view where) {
+  std::vector<std::set<std::string>> names;  // of the objects around, from outside
+  std::string twice;
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    const auto level = static_cast<std::size_t>(depth);
+    if (event == Json::parse_event_t::object_start) {
+      names.resize(level + 2);
+      names[level + 1].clear();
+    } else if (event == Json::parse_event_t::key && !names[level].insert(parsed.get_ref<std::string&>()).second) {
+      twice = parsed.get_ref<std::string&>();
+    }
+    return true;
+  };
+  Json value = parse_checked(text, where, watch);
+  if (!twice.empty()) throw InputError(fmt::format("{}field \"{}\" twice, expected once", place(where), twice));
+  check_object(value, where);
   return value;
 }
 

@@ -23,10 +23,13 @@ namespace sao::detail {
 using Json = nlohmann::json;                 ///< fields sorted by name
 using OrderedJson = nlohmann::ordered_json;  ///< fields in the order of insertion: what is written to files
 
-/// Throws InputError: "<where>: not valid JSON at line L, column C: ..., expected JSON". `where` may be empty.
+/// Throws InputError: "<where>: not valid JSON at line L, column C: ..., expected JSON"; and for values nested so
+/// deeply that walking through them would use up the stack. `where` may be empty.
 Json parse_json(std::string_view text, std::string_view where);
 /// The same; the value must be an object.
 Json parse_json_object(std::string_view text, std::string_view where);
+/// The same; no object may have a field twice, for readers differ on which of the two counts.
+Json parse_json_object_once(std::string_view text, std::string_view where);
 
 /// One line without a newline. Invalid UTF-8 becomes U+FFFD; doubles round-trip; NaN and infinities become null.
 std::string dump_json_line(const OrderedJson& value);

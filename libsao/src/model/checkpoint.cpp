@@ -10,6 +10,7 @@
 
 #include "io/paths.h"
 #include "model/causal_lm_impl.h"
+#include "model/finite.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "sao/io/hf_folder.h"
@@ -99,8 +100,14 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
           fmt::format("{}: tensor \"{}\" has dtype {}, expected F32, BF16, F16 or F64", file, name, info.dtype));
       continue;
     }
+    const at::Tensor stored = reader.tensor(name);
+    if (const auto place = detail::find_not_finite(stored)) {
+      problems.push_back(fmt::format("{}: tensor \"{}\" holds {} at [{}], expected finite numbers", file, name,
+                                     place->value, fmt::join(place->index, ", ")));
+      continue;
+    }
     *slot.tensor = at::empty(slot.shape, at::TensorOptions(dtype).device(device));
-    slot.tensor->copy_(reader.tensor(name));
+    slot.tensor->copy_(stored);
   }
   for (const std::string& name : reader.names()) {
     if (!known.contains(name) && !other_part(name) && !name.ends_with("rotary_emb.inv_freq")) {

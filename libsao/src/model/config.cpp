@@ -19,6 +19,7 @@ namespace detail {
 namespace {
 
 constexpr std::int64_t kMaxSize = std::int64_t{1} << 31;
+constexpr double kMaxParameters = 1e15;  // their bytes fit into 64 bits; nothing of the kind exists
 
 bool positive(double x) { return std::isfinite(x) && x > 0.0; }
 bool not_negative(double x) { return std::isfinite(x) && x >= 0.0; }
@@ -53,6 +54,16 @@ void check_sizes(const ModelConfig& c, Checks& checks) {
                                    {"max_position_embeddings", c.max_position_embeddings}}) {
     checks.need(value >= 1 && value <= most, field, value, fmt::format("an integer from 1 to {}", most));
   }
+  // As parameter_count, where it may not overflow.
+  const auto real = [](std::int64_t value) { return static_cast<double>(value); };
+  const double parameters =
+      real(c.hidden_size) * (real(c.vocab_size) * 2.0 +
+                             real(c.num_hidden_layers) *
+                                 (real(c.head_dim) * 2.0 * (real(c.num_attention_heads) + real(c.num_key_value_heads)) +
+                                  3.0 * real(c.intermediate_size) + 4.0));
+  checks.need(!(parameters > kMaxParameters), "hidden_size", c.hidden_size,
+              fmt::format("one that makes at most {:.0e} parameters with the other sizes, not {:.1e}", kMaxParameters,
+                          parameters));
   checks.need(c.num_key_value_heads < 1 || c.num_attention_heads % c.num_key_value_heads == 0, "num_key_value_heads",
               c.num_key_value_heads, fmt::format("a divisor of num_attention_heads = {}", c.num_attention_heads));
   checks.need(c.head_dim % 2 == 0, "head_dim", c.head_dim, "an even number");

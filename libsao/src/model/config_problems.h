@@ -11,7 +11,7 @@
 
 namespace sao::detail {
 
-inline constexpr std::int64_t kMaxLayers = 1 << 16;
+inline constexpr std::int64_t kMaxLayers = 1 << 12;
 
 /// A field and what is wrong with it.
 using Problems = std::vector<std::pair<std::string, std::string>>;

@@ -92,8 +92,7 @@ void validate(const LoraOptions& options) {
   };
   need(options.r >= 1, "r", options.r, "at least 1");
   need(std::isfinite(options.lora_alpha) && options.lora_alpha > 0.0, "lora_alpha", options.lora_alpha, "above 0");
-  need(options.lora_dropout >= 0.0 && options.lora_dropout < 1.0, "lora_dropout", options.lora_dropout,
-       "0 to below 1");
+  need(options.lora_dropout >= 0.0 && options.lora_dropout < 1.0, "lora_dropout", options.lora_dropout, "0 to below 1");
   need(!detail::split_names(options.target_modules).empty(), "target_modules", "\"" + options.target_modules + "\"",
        "all-linear or names of linears");
   if (!problems.empty()) throw InputError(fmt::format("lora: {}", fmt::join(problems, "; ")));
@@ -107,7 +106,8 @@ LoraAdapter LoraAdapter::random(const ModelConfig& config, const LoraOptions& op
   for (const std::string& target : targets) {
     if (all) break;
     if (const std::string why = detail::why_no_adapter(target); !why.empty()) {
-      throw InputError(fmt::format("lora: target_modules names \"{}\", expected linears of the layers: {}", target, why));
+      throw InputError(
+          fmt::format("lora: target_modules names \"{}\", expected linears of the layers: {}", target, why));
     }
     const auto is_this = [&](const LinearShape& linear) { return detail::is_target(linear.name, target); };
     if (std::none_of(linears.begin(), linears.end(), is_this)) {

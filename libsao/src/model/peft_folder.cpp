@@ -15,6 +15,7 @@
 
 #include "io/json.h"
 #include "io/paths.h"
+#include "model/finite.h"
 #include "model/lora.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
@@ -35,14 +36,27 @@ constexpr std::string_view kPrefix = "base_model.model.";  // of every tensor's 
 constexpr std::uint64_t kMaxConfigBytes = 16 << 20;
 
 // Fields without a say in what a finished adapter computes, or which the file of tensors answers better.
-constexpr std::array kIgnored = {
-    "auto_mapping",  "base_model_name_or_path", "corda_config",      "ensure_weight_tying", "eva_config",    "exclude_modules",
-    "inference_mode", "layers_pattern",         "layers_to_transform", "loftq_config", "lora_ga_config",
-    "megatron_core", "peft_version",            "qalora_group_size", "revision",      "runtime_config",
-    "task_type"};
+constexpr std::array kIgnored = {"auto_mapping",
+                                 "base_model_name_or_path",
+                                 "corda_config",
+                                 "ensure_weight_tying",
+                                 "eva_config",
+                                 "exclude_modules",
+                                 "inference_mode",
+                                 "layers_pattern",
+                                 "layers_to_transform",
+                                 "loftq_config",
+                                 "lora_ga_config",
+                                 "megatron_core",
+                                 "peft_version",
+                                 "qalora_group_size",
+                                 "revision",
+                                 "runtime_config",
+                                 "task_type"};
 // Fields that are read.
-constexpr std::array kRead = {"peft_type",      "r",           "lora_alpha", "lora_dropout", "target_modules",
-                              "use_rslora",     "rank_pattern", "alpha_pattern", "bias", "init_lora_weights"};
+constexpr std::array kRead = {
+    "peft_type",     "r",    "lora_alpha",       "lora_dropout", "target_modules", "use_rslora", "rank_pattern",
+    "alpha_pattern", "bias", "init_lora_weights"};
 // Initialisations after which the base is the one that the adapter was trained on. Others take a part out of it.
 constexpr std::array kPlainInitialisations = {"gaussian", "eva", "orthogonal"};
 
@@ -92,9 +106,10 @@ struct Pattern {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
       });
       if (!plain) {
-        throw InputError(fmt::format("{}: field \"{}\" has the key {}, expected names of modules: \"q_proj\" or "
-                                     "\"model.layers.0.self_attn.q_proj\"",
-                                     where, field, describe_json(key)));
+        throw InputError(
+            fmt::format("{}: field \"{}\" has the key {}, expected names of modules: \"q_proj\" or "
+                        "\"model.layers.0.self_attn.q_proj\"",
+                        where, field, describe_json(key)));
       }
       double number = 0.0;
       if (!detail::JsonForm<double>::read(value, number) || !std::isfinite(number) || number <= 0.0) {
@@ -140,8 +155,7 @@ std::map<std::string, Halves> find_modules(const SafetensorsFile& file) {
   for (const std::string& tensor : file.names()) {
     std::string_view name = tensor;
     const auto refuse = [&](std::string_view expected) {
-      throw InputError(
-          fmt::format("{}: tensor \"{}\", expected {}", file.path().string(), tensor, expected));
+      throw InputError(fmt::format("{}: tensor \"{}\", expected {}", file.path().string(), tensor, expected));
     };
     if (!name.starts_with(kPrefix)) refuse("names that begin with base_model.model.");
     name.remove_prefix(kPrefix.size());
@@ -151,7 +165,8 @@ std::map<std::string, Halves> find_modules(const SafetensorsFile& file) {
     if (const std::string why = detail::why_no_adapter(module); !why.empty()) {
       refuse("adapters of the layers' linears alone: " + why);
     }
-    if (!is_a && !is_b) refuse("names that end in lora_A.weight or lora_B.weight: libsao has no other part of an adapter");
+    if (!is_a && !is_b)
+      refuse("names that end in lora_A.weight or lora_B.weight: libsao has no other part of an adapter");
     (is_a ? modules[module].a : modules[module].b) = tensor;
   }
   return modules;
@@ -164,7 +179,12 @@ at::Tensor read_matrix(const SafetensorsFile& file, const std::string& name) {
     throw InputError(fmt::format("{}: tensor \"{}\" has dtype {}, expected F32, BF16, F16 or F64", file.path().string(),
                                  name, info.dtype));
   }
-  return file.tensor(name).to(wide ? at::kDouble : at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  const at::Tensor stored = file.tensor(name);
+  if (const auto place = detail::find_not_finite(stored)) {
+    throw InputError(fmt::format("{}: tensor \"{}\" holds {} at [{}], expected finite numbers", file.path().string(),
+                                 name, place->value, fmt::join(place->index, ", ")));
+  }
+  return stored.to(wide ? at::kDouble : at::kFloat, /*non_blocking=*/false, /*copy=*/true);
 }
 
 // Names that name the adapter's modules and no other linear: the last part where all layers have one, else the whole.
@@ -189,13 +209,13 @@ OrderedJson number(double value) {
 
 LoraAdapter LoraAdapter::load(const fs::path& folder, const ModelConfig& config) {
   if (!detail::exists(folder / kConfigFile)) {
-    throw InputError(fmt::format("{}: no {}, expected an adapter's folder as PEFT writes it", folder.string(), kConfigFile));
+    throw InputError(
+        fmt::format("{}: no {}, expected an adapter's folder as PEFT writes it", folder.string(), kConfigFile));
   }
   if (!detail::exists(folder / kTensorsFile)) {
-    throw InputError(fmt::format("{}: no {}, expected one{}", folder.string(), kTensorsFile,
-                                 detail::exists(folder / "adapter_model.bin")
-                                     ? "; convert adapter_model.bin to safetensors"
-                                     : ""));
+    throw InputError(
+        fmt::format("{}: no {}, expected one{}", folder.string(), kTensorsFile,
+                    detail::exists(folder / "adapter_model.bin") ? "; convert adapter_model.bin to safetensors" : ""));
   }
   const std::string where = (folder / kConfigFile).string();
   const Json json = detail::parse_json_object(read_file(folder / kConfigFile, kMaxConfigBytes), where);
@@ -206,7 +226,8 @@ LoraAdapter LoraAdapter::load(const fs::path& folder, const ModelConfig& config)
   options.lora_alpha = detail::get_field<double>(json, "lora_alpha", where);
   options.lora_dropout = detail::find_field<double>(json, "lora_dropout", where).value_or(0.0);
   options.use_rslora = detail::find_field<bool>(json, "use_rslora", where).value_or(false);
-  const Pattern ranks = Pattern::read(json, "rank_pattern", where), alphas = Pattern::read(json, "alpha_pattern", where);
+  const Pattern ranks = Pattern::read(json, "rank_pattern", where),
+                alphas = Pattern::read(json, "alpha_pattern", where);
   const auto targets = read_targets(json, where);
   try {
     options.target_modules = "all-linear";

@@ -299,7 +299,7 @@ void read_end_tokens(Fields& fields, ModelConfig& config) {
 
 ModelConfig ModelConfig::parse(std::string_view json_text, std::string_view where) {
   using namespace detail;
-  const Json whole = parse_json_object(json_text, where), given = text_config(whole);
+  const Json whole = parse_json_object_once(json_text, where), given = text_config(whole);
   ModelConfig config;
   config.model_type = Fields(given).get_or<std::string>("model_type", "");
   const Family* family = find_family(config.model_type);

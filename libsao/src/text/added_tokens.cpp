@@ -12,7 +12,7 @@ namespace sao::detail {
 namespace {
 
 // Above any vocabulary in use; keeps a lying id from asking for gigabytes.
-constexpr std::int64_t kMaxTokenId = (1 << 24) - 1;
+constexpr std::int64_t kMaxTokenId = (1 << 21) - 1;
 
 // The Unicode White_Space property, the \s of the reference.
 bool is_white_space(char32_t c) {

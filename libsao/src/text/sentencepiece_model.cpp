@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+#include <cstring>
+
 #include "sao/base/error.h"
 
 namespace sao::detail {
@@ -12,6 +15,7 @@ namespace {
 struct Field {
   std::uint32_t number = 0;
   std::uint64_t varint = 0;     // wire type 0
+  float number32 = 0.0F;        // wire type 5
   std::string_view bytes = {};  // wire type 2
 };
 
@@ -35,7 +39,7 @@ class Reader {
         field.bytes = take(varint());
         break;
       case 5:
-        take(4);
+        std::memcpy(&field.number32, take(4).data(), sizeof field.number32);
         break;
       default:
         fail();
@@ -69,9 +73,37 @@ class Reader {
 
 // Field numbers of sentencepiece_model.proto.
 enum ModelField : std::uint32_t { kPieces = 1, kTrainerSpec = 2, kNormalizerSpec = 3 };
-enum PieceField : std::uint32_t { kPieceText = 1, kPieceType = 3 };
+enum PieceField : std::uint32_t { kPieceText = 1, kPieceScore = 2, kPieceType = 3 };
 enum TrainerField : std::uint32_t { kModelType = 3 };
-enum NormalizerField : std::uint32_t { kAddDummyPrefix = 3, kRemoveExtraWhitespaces = 4 };
+enum NormalizerField : std::uint32_t { kCharacterMap = 2, kAddDummyPrefix = 3, kRemoveExtraWhitespaces = 4 };
+
+// The library walks through the normalizer's map without looking where it ends. The map is a double array in
+// darts-clone's form (its length in bytes, then units of 32 bits), then texts that end with NUL, which its leaves point
+// into.
+bool is_sound_character_map(std::string_view map) {
+  constexpr std::size_t kBlock = 256;  // a step goes to any unit of a block
+  const auto word = [&](std::size_t index) {
+    std::uint32_t value = 0;
+    std::memcpy(&value, map.data() + index * sizeof value, sizeof value);
+    return value;
+  };
+  if (map.empty()) return true;
+  if (map.size() < sizeof(std::uint32_t)) return false;
+  const std::size_t bytes = word(0);
+  map.remove_prefix(sizeof(std::uint32_t));
+  if (bytes >= map.size() || bytes % (kBlock * sizeof(std::uint32_t)) != 0 || map.back() != '\0') return false;
+  const std::size_t units = bytes / sizeof(std::uint32_t);
+  const std::size_t text_bytes = map.size() - bytes;
+  for (std::size_t i = 0; i < units; ++i) {
+    const std::uint32_t unit = word(i);
+    if ((unit >> 31) != 0) continue;  // a leaf's value
+    const std::size_t next = i ^ static_cast<std::size_t>((unit >> 10) << ((unit & (1U << 9)) >> 6));
+    if (next >= units) return false;
+    const bool has_leaf = (unit >> 8 & 1) != 0;
+    if (has_leaf && (word(next) & 0x7FFFFFFFU) >= text_bytes) return false;
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -86,12 +118,24 @@ SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::
       while (part.next(inner)) {
         if (inner.number == kPieceText) piece.text = inner.bytes;
         if (inner.number == kPieceType) piece.type = static_cast<PieceType>(inner.varint);
+        if (inner.number == kPieceScore && !std::isfinite(inner.number32)) {
+          throw InputError(fmt::format("{}: piece {} has the score {}, expected a number", file,
+                                       model.pieces.size() - 1, inner.number32));
+        }
+      }
+      if (piece.text.empty() || piece.text.find('\0') != std::string::npos) {
+        throw InputError(fmt::format("{}: piece {} {}, expected a text", file, model.pieces.size() - 1,
+                                     piece.text.empty() ? "is empty" : "holds a NUL"));
       }
     } else if (field.number == kTrainerSpec) {
       while (part.next(inner))
         if (inner.number == kModelType) model.model_type = static_cast<int>(inner.varint);
     } else if (field.number == kNormalizerSpec) {
       while (part.next(inner)) {
+        if (inner.number == kCharacterMap && !is_sound_character_map(inner.bytes)) {
+          throw InputError(
+              fmt::format("{}: normalizer_spec.precompiled_charsmap is damaged, expected a map of characters", file));
+        }
         if (inner.number == kAddDummyPrefix) model.add_dummy_prefix = inner.varint != 0;
         if (inner.number == kRemoveExtraWhitespaces) model.remove_extra_whitespaces = inner.varint != 0;
       }

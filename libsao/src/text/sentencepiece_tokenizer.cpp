@@ -36,8 +36,13 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& file
   const std::string bytes = read_file(file);
   const SentencePieceModel model = parse_sentencepiece_model(bytes, file_);
   auto library = std::make_unique<Library>();
-  if (const auto status = library->processor.LoadFromSerializedProto(bytes); !status.ok())
-    throw InputError(fmt::format("{}: {}, expected a SentencePiece model", file_, status.message()));
+  sentencepiece::util::Status status;
+  try {
+    status = library->processor.LoadFromSerializedProto(bytes);
+  } catch (const std::exception& error) {  // of its search tree
+    throw InputError(fmt::format("{}: {}, expected a SentencePiece model", file_, error.what()));
+  }
+  if (!status.ok()) throw InputError(fmt::format("{}: {}, expected a SentencePiece model", file_, status.message()));
   strips_first_blank_ = model.add_dummy_prefix || model.remove_extra_whitespaces;
   strips_all_blanks_ = model.remove_extra_whitespaces;
 

@@ -33,6 +33,9 @@ void visit_fields(Visitor&& visit, Options& options) {
 /// Throws InputError naming every field out of range.
 void validate(const EngineOptions& options);
 
+/// Throws InputError where the tokenizer has ids that the model has no embedding for: they are not of one model.
+void check_tokenizer(const Tokenizer& tokenizer, const ModelConfig& config);
+
 /// What the engine has done since it was made.
 struct EngineStats {
   std::int64_t prompt_tokens = 0;  ///< computed through the cache, shared prefixes once
@@ -52,7 +55,7 @@ struct EngineStats {
 /// values: InputError from every call. Not thread-safe; a callback must not call the engine that calls it.
 class Engine : public Generator {
  public:
-  /// Shares the model's weights. Throws InputError for options out of range.
+  /// Shares the model's weights. Throws InputError for options out of range, and as check_tokenizer does.
   Engine(CausalLM model, ChatTokenizer text, const EngineOptions& options = {});
   ~Engine() override;
 

@@ -14,15 +14,9 @@
 #include <utility>
 #include <vector>
 
-namespace sao {
+#include "sao/io/tensor_info.h"
 
-/// What the header says of one tensor.
-struct TensorInfo {
-  std::string dtype;  ///< as in the file: "F32", "BF16", "F16", "F64", "I64", "I32", "U8", "BOOL", ...
-  std::vector<std::int64_t> shape;
-  std::uint64_t begin = 0;  ///< byte offsets relative to the end of the header
-  std::uint64_t end = 0;
-};
+namespace sao {
 
 /// A mapped, validated safetensors file. Copies share the mapping.
 class SafetensorsFile {
