@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // LoRA (Hu et al. 2021): small trainable matrices beside frozen weights, y = W x + scaling * B (A x). Adapters are read
 // and written in the folder format of Hugging Face's PEFT.
-//   const auto base = sao::CausalLM::load("llama-3-8b");
-//   const auto policy = base.with_lora({.r = 16, .lora_alpha = 32}, sao::Seed{42});   // the same weights and an
-//   adapter sao::Trainer trainer(policy, pairs, {.loss = sao::DPO{}});                        // its reference: the
-//   base while (trainer.step()) {} policy.lora()->save("adapter", "llama-3-8b");                                     //
-//   for PEFT, vLLM, ... policy.merged().save("merged", "llama-3-8b");                                     // a model
-//   without adapters
+//   const auto policy = base.with_lora({.r = 16, .lora_alpha = 32}, sao::Seed{42});  // base's weights and an adapter
+//   sao::Trainer trainer(policy, pairs, {.loss = sao::DPO{}});                         // its reference is the base
+//   while (trainer.step()) {}
+//   policy.lora()->save("adapter", "llama-3-8b");       // for PEFT, vLLM, ...
+//   policy.merged().save("merged", "llama-3-8b");       // a model without adapters
 #pragma once
 
 #include <ATen/core/Tensor.h>
