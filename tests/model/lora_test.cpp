@@ -290,6 +290,8 @@ TEST_F(LoraFolder, VariantsThatLibsaoDoesNotHaveAreRefusedByName) {
   EXPECT_THAT(refused({{"r", "4"}}), HasSubstr("field \"r\" is \"4\", expected an integer"));
   EXPECT_THAT(refused({{"r", 5}}), HasSubstr("lora_A.weight\" is [4, "));
   EXPECT_THAT(refused({{"rank_pattern", {{"q_(proj|up)", 4}}}}), HasSubstr("\"rank_pattern\" has the key"));
+  EXPECT_THAT(refused({{"rank_pattern", {{"q_proj", 4.5}}}}), HasSubstr("4.5, expected an integer"));
+  EXPECT_THAT(refused({{"rank_pattern", {{"q_proj", 1e300}}}}), HasSubstr("expected an integer"));
   EXPECT_THAT(refused({{"alpha_pattern", {{"q_proj", -1}}}}), HasSubstr("expected a number above 0"));
   EXPECT_THAT(refused({{"alpha_pattern", {{"q_proj", 1}, {"self_attn.q_proj", 2}}}}), HasSubstr("two numbers"));
   EXPECT_EQ(refused({{"alpha_pattern", {{"^model.layers.0.self_attn.q_proj", 1}}}}), "no error");

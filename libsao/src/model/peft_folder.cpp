@@ -34,6 +34,7 @@ constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kTensorsFile = "adapter_model.safetensors";
 constexpr std::string_view kPrefix = "base_model.model.";  // of every tensor's name
 constexpr std::uint64_t kMaxConfigBytes = 16 << 20;
+constexpr double kMostRank = 1e9;
 
 // Fields without a say in what a finished adapter computes, or which the file of tensors answers better.
 constexpr std::array kIgnored = {"auto_mapping",
@@ -201,8 +202,9 @@ std::set<std::string> covering_targets(const LoraAdapter& adapter, const std::ve
 }
 
 OrderedJson number(double value) {
-  const auto whole = static_cast<std::int64_t>(value);
-  return static_cast<double>(whole) == value ? OrderedJson(whole) : OrderedJson(value);
+  constexpr double kExact = 1e15;  // below it a whole number is exact as either
+  if (value != std::trunc(value) || std::abs(value) > kExact) return value;
+  return static_cast<std::int64_t>(value);
 }
 
 }  // namespace
@@ -254,8 +256,12 @@ LoraAdapter LoraAdapter::load(const fs::path& folder, const ModelConfig& config)
       throw InputError(fmt::format("{}: an adapter of \"{}\", expected those of {}'s target_modules alone: {}", tensors,
                                    linear.name, kConfigFile, fmt::join(*targets, ", ")));
     }
-    const auto rank = static_cast<std::int64_t>(
-        ranks.find(linear.name, "rank_pattern", where).value_or(static_cast<double>(options.r)));
+    const double pattern_rank = ranks.find(linear.name, "rank_pattern", where).value_or(0.0);
+    if (pattern_rank > kMostRank || pattern_rank != std::trunc(pattern_rank)) {
+      throw InputError(fmt::format("{}: field \"rank_pattern\" gives module \"{}\" {}, expected an integer", where,
+                                   linear.name, pattern_rank));
+    }
+    const std::int64_t rank = pattern_rank > 0.0 ? static_cast<std::int64_t>(pattern_rank) : options.r;
     const auto check_shape = [&](const std::string& name, const std::vector<std::int64_t>& expected) {
       if (file.info(name).shape != expected) {
         throw InputError(fmt::format("{}: tensor \"{}\" is [{}], expected [{}]", tensors, name,
