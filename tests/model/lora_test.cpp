@@ -379,14 +379,19 @@ TEST(Lora, OtherDtypes) {
 
 TEST(Lora, MergingChecksItself) {
   Golden g = read_golden("llama3");
-  EXPECT_EQ(message_of([&] { g.base.with_lora(g.adapter).merged(DType::kBFloat16); }), "no error");
+  const CausalLM policy = g.base.with_lora(g.adapter), rounded = policy.merged(DType::kBFloat16);
+  EXPECT_EQ(rounded.dtype(), at::kBFloat16);
+  for (std::size_t i = 0; i < rounded.parameters().size(); ++i) {  // one rounding, of the float32 sum
+    EXPECT_TRUE(at::equal(rounded.parameters()[i].second, policy.merged().parameters()[i].second.to(at::kBFloat16)));
+  }
   // Beyond float16's range.
   for (LoraModule& module : g.adapter.modules) module.scaling *= 1e7;
   EXPECT_THAT(message_of([&] { g.base.with_lora(g.adapter).merged(DType::kFloat16); }),
-              HasSubstr("the logits are not finite"));
+              HasSubstr("the logits of the merged model are not finite"));
   g = read_golden("llama3");
   g.adapter.modules[0].a[0][0] = std::nan("");
-  EXPECT_THAT(message_of([&] { g.base.with_lora(g.adapter).merged(); }), HasSubstr("the logits are not finite"));
+  EXPECT_THAT(message_of([&] { g.base.with_lora(g.adapter).merged(); }),
+              HasSubstr("the logits of the model with adapters are not finite"));
   // Adapters that all but cancel the weights of up_proj, and scale down_proj up again: what is left drowns in
   // bfloat16's rounding of W x, but not in that of the sum.
   const CausalLM narrow = CausalLM::load(golden("model") / "llama3", {.dtype = DType::kBFloat16});

@@ -46,20 +46,25 @@ PackedTokens probe(const ModelConfig& config) {
   return pack(sequences);
 }
 
-// Throws InputError unless both models say the same. With gradients on, so that adapters are not merged for inference.
-void check_merged(const CausalLM& adapted, const CausalLM& merged) {
+// Before a soft cap. Throws InputError where one is not finite. With gradients on and without CausalLM::logits, which
+// would merge adapters and pack all weights.
+at::Tensor probe_logits(const CausalLM& model, const PackedTokens& tokens) {
   const at::AutoGradMode unmerged(true);
-  const PackedTokens tokens = probe(adapted.config());
-  const at::Tensor expected = adapted.logits(adapted.hidden(tokens)).detach().to(at::kDouble);
-  const at::Tensor found = merged.logits(merged.hidden(tokens)).detach().to(at::kDouble);
+  const at::Tensor logits = at::linear(model.hidden(tokens), model.output_weight()).detach().to(at::kDouble);
+  if (!at::isfinite(logits).all().item<bool>()) {
+    throw InputError(fmt::format(
+        "merged: the logits of the {} are not finite, expected numbers; weights or adapters hold such values, or the "
+        "dtype {} is too narrow for them",
+        model.lora() != nullptr ? "model with adapters" : "merged model", at::toString(model.dtype())));
+  }
+  return logits;
+}
+
+// Throws InputError unless both models say the same.
+void check_merged(const CausalLM& adapted, const CausalLM& merged, const PackedTokens& tokens) {
+  const at::Tensor expected = probe_logits(adapted, tokens), found = probe_logits(merged, tokens);
   const double largest = expected.abs().max().item<double>(),
                difference = (found - expected).abs().max().item<double>();
-  if (!std::isfinite(difference)) {
-    throw InputError(
-        "merged: the logits are not finite, expected numbers; weights or adapters hold such values, or the dtype is "
-        "too "
-        "narrow for them");
-  }
   const double allowed =
       std::max(1.0, largest) * std::max(merge_tolerance(adapted.dtype()), merge_tolerance(merged.dtype()));
   if (difference > allowed) {
@@ -130,7 +135,10 @@ CausalLM CausalLM::merged() const {
 
 CausalLM CausalLM::merged(DType dtype) const {
   const at::NoGradGuard no_grad;
-  const at::ScalarType type = detail::scalar_type(dtype);
+  const at::ScalarType final_type = detail::scalar_type(dtype);
+  // What rounding to a narrower dtype does to a model would hide what merging does: it comes after the check.
+  const bool narrows = merge_tolerance(final_type) > merge_tolerance(this->dtype());
+  const at::ScalarType type = narrows ? this->dtype() : final_type;
   auto impl = std::make_shared<Impl>();
   impl->config = impl_->config;
   impl->base_json = impl_->base_json;
@@ -147,9 +155,23 @@ CausalLM CausalLM::merged(DType dtype) const {
     if (tensor.is_same(impl_->parameters[i].second)) tensor = tensor.to(type, /*non_blocking=*/false, /*copy=*/true);
   }
   impl->finish();
-  CausalLM merged(std::move(impl));
-  if (impl_->lora) check_merged(*this, merged);
-  return merged;
+  const CausalLM merged(impl);
+  const PackedTokens tokens = probe(config());
+  if (impl_->lora) check_merged(*this, merged, tokens);
+  if (!narrows) return merged;
+
+  auto narrow = std::make_shared<Impl>();
+  narrow->config = impl->config;
+  narrow->base_json = impl->base_json;
+  narrow->weights = std::move(impl->weights);
+  impl->parameters.clear();  // so that of every tensor one of the two forms exists
+  for (const detail::Slot& slot : detail::slots(narrow->config, narrow->weights)) {
+    *slot.tensor = slot.tensor->to(final_type);
+  }
+  narrow->finish();
+  CausalLM rounded(std::move(narrow));
+  probe_logits(rounded, tokens);
+  return rounded;
 }
 
 }  // namespace sao

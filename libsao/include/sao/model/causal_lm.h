@@ -100,9 +100,9 @@ class CausalLM {
   CausalLM base() const;
 
   /// A model of its own with the adapters added to the weights, in float32 (float64), then rounded to `dtype` (default
-  /// the model's own). Checked on a probe of 64 tokens: where its logits are not finite, or differ from this model's by
-  /// more than kMergeTolerance of the largest logit (at least of 1), it throws InputError. A clone where there are
-  /// none.
+  /// the model's own). Checked on a probe of 64 tokens before it is rounded to a dtype narrower than the model's:
+  /// throws InputError where logits differ from this model's by more than kMergeTolerance of the largest (at least of
+  /// 1), and for logits that are not finite, before or after. A clone where there are no adapters.
   CausalLM merged() const;
   CausalLM merged(DType dtype) const;
 
