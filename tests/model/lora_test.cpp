@@ -196,7 +196,7 @@ TEST_P(LoraParity, SavingAndLoadingKeepsEveryBitAndField) {
   EXPECT_THAT(ours.names(), ::testing::UnorderedElementsAreArray(theirs.names()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, LoraParity, ::testing::Values("llama3", "gemma2"),
+INSTANTIATE_TEST_SUITE_P(Golden, LoraParity, ::testing::Values("llama3", "gemma2", "phi3", "qwen2"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(Lora, PatternsAndRsLoraGiveEachModuleItsRankAndScaling) {

@@ -30,6 +30,8 @@ SETS = {
     "gemma2": dict(r=3, lora_alpha=8, use_rslora=True, lora_dropout=0.25,
                    target_modules=["q_proj", "v_proj", "down_proj"], layers_to_transform=[0, 2],
                    rank_pattern={"down_proj": 5, "model.layers.2.self_attn.q_proj": 2}, alpha_pattern={"v_proj": 3}),
+    "phi3": dict(r=4, lora_alpha=6, target_modules="all-linear"),
+    "qwen2": dict(r=2, lora_alpha=5, target_modules="all-linear", use_rslora=True),
 }
 
 
