@@ -209,5 +209,33 @@ TEST(LogProbs, APackedWeightIsUsedWithGradientsOff) {
   EXPECT_THROW(log_probs(c.hidden, c.weight, c.targets, options, &none), InputError);
 }
 
+TEST(LogProbs, StatisticsAreThoseOfTheWholeDistribution) {
+  for (const double softcap : {0.0, 3.0}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+      const Case c = make_case(7, 8, 40, dtype);
+      const at::Tensor hidden = c.hidden.detach(), weight = c.weight.detach();
+      at::Tensor z = at::mm(hidden, weight.t()).to(at::kDouble);
+      if (softcap > 0.0) z = (z / softcap).tanh() * softcap;
+      const at::Tensor log_p = at::log_softmax(z, 1), p = log_p.exp();
+      const LogProbsOptions options{.logit_softcap = softcap, .chunk_tokens = 3};
+      for (const bool grad : {false, true}) {
+        TokenStatistics found;
+        const at::Tensor logps =
+            log_probs(grad ? c.hidden : hidden, grad ? c.weight : weight, c.targets, options, nullptr, &found);
+        EXPECT_TRUE(
+            at::equal(logps.detach(),
+                      log_probs(grad ? c.hidden : hidden, grad ? c.weight : weight, c.targets, options).detach()));
+        const double tolerance = dtype == at::kDouble ? 1e-12 : 1e-5;
+        EXPECT_LT((found.entropy.to(at::kDouble) + (p * log_p).sum(1)).abs().max().item<double>(), tolerance);
+        EXPECT_LT((found.log_sum_square.to(at::kDouble) - p.square().sum(1).log()).abs().max().item<double>(),
+                  tolerance);
+        EXPECT_LT((found.mean_logit.to(at::kDouble) - z.mean(1)).abs().max().item<double>(), tolerance);
+        EXPECT_TRUE(at::equal(found.is_top, z.argmax(1) == c.targets));
+        EXPECT_FALSE(found.entropy.requires_grad());
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sao::ops

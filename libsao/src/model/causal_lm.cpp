@@ -207,11 +207,12 @@ at::Tensor CausalLM::logits(const at::Tensor& hidden) const {
   return logits;
 }
 
-at::Tensor CausalLM::log_probs(const at::Tensor& hidden, const at::Tensor& targets, std::int64_t chunk_tokens) const {
+at::Tensor CausalLM::log_probs(const at::Tensor& hidden, const at::Tensor& targets, std::int64_t chunk_tokens,
+                               ops::TokenStatistics* statistics) const {
   const std::shared_ptr<const PackedModel> packed = impl_->differentiable(hidden) ? nullptr : impl_->packed();
   return ops::log_probs(hidden, output_weight(), targets.to(device()),
                         {.logit_softcap = impl_->config.final_logit_softcapping, .chunk_tokens = chunk_tokens},
-                        packed == nullptr ? nullptr : &packed->output);
+                        packed == nullptr ? nullptr : &packed->output, statistics);
 }
 
 }  // namespace sao

@@ -59,6 +59,27 @@ void forward_rows(const at::Tensor& logits, const at::Tensor& targets, double so
   log_prob.copy_(z.gather(1, targets.unsqueeze(1)).squeeze(1)).sub_(log_sum_exp);
 }
 
+// Room for the statistics of n rows.
+TokenStatistics empty_statistics(std::int64_t n, const at::TensorOptions& options) {
+  return {at::empty({n}, options), at::empty({n}, options), at::empty({n}, options),
+          at::empty({n}, options.dtype(at::kBool))};
+}
+
+// One chunk, into rows [begin, begin + rows) of `out`. Plain LibTorch on every device: it is a small part of a chunk's
+// time beside the product with the output matrix.
+void statistics_of_rows(const at::Tensor& logits, const at::Tensor& targets, double softcap,
+                        const at::Tensor& log_sum_exp, std::int64_t begin, const TokenStatistics& out) {
+  const std::int64_t rows = logits.size(0);
+  at::Tensor z = logits.to(compute_type(logits));
+  if (softcap > 0.0) z = (z / softcap).tanh_().mul_(softcap);
+  const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, rows); };
+  part(out.mean_logit).copy_(z.mean(1));
+  part(out.is_top).copy_(z.gather(1, targets.unsqueeze(1)).squeeze(1) >= z.amax(1));
+  const at::Tensor log_p = z - log_sum_exp.unsqueeze(1), p = log_p.exp();
+  part(out.log_sum_square).copy_(p.square().sum(1).log_());
+  part(out.entropy).copy_((p * log_p).sum(1).neg_());
+}
+
 // One chunk: logits become d(sum grad * log_prob) / d(logits before the soft cap); float32 or float64.
 at::Tensor backward_rows(const at::Tensor& logits, const at::Tensor& targets, double softcap,
                          const at::Tensor& log_sum_exp, const at::Tensor& grad) {
@@ -93,7 +114,8 @@ at::Tensor backward_rows(const at::Tensor& logits, const at::Tensor& targets, do
 
 // Fills log_prob and log_sum_exp [n], chunk by chunk through one buffer.
 void forward_chunks(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                    const LogProbsOptions& options, const at::Tensor& log_prob, const at::Tensor& log_sum_exp) {
+                    const LogProbsOptions& options, const at::Tensor& log_prob, const at::Tensor& log_sum_exp,
+                    const TokenStatistics* statistics) {
   const std::int64_t n = hidden.size(0);
   const std::int64_t chunk = even_chunk(n, options.chunk_tokens);
   at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
@@ -103,6 +125,10 @@ void forward_chunks(const at::Tensor& hidden, const at::Tensor& weight, const at
     at::mm_out(logits, hidden.narrow(0, begin, rows), weight.t());
     forward_rows(logits, targets.narrow(0, begin, rows), options.logit_softcap, log_prob.narrow(0, begin, rows),
                  log_sum_exp.narrow(0, begin, rows));
+    if (statistics != nullptr) {
+      statistics_of_rows(logits, targets.narrow(0, begin, rows), options.logit_softcap,
+                         log_sum_exp.narrow(0, begin, rows), begin, *statistics);
+    }
   }
 }
 
@@ -110,11 +136,11 @@ class LogProbs : public torch::autograd::Function<LogProbs> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
                             const at::Tensor& weight, const at::Tensor& targets, double logit_softcap,
-                            std::int64_t chunk_tokens) {
+                            std::int64_t chunk_tokens, const TokenStatistics* statistics) {
     const auto options = hidden.options().dtype(compute_type(hidden));
     at::Tensor log_prob = at::empty({hidden.size(0)}, options);
     at::Tensor log_sum_exp = at::empty({hidden.size(0)}, options);
-    forward_chunks(hidden, weight, targets, {logit_softcap, chunk_tokens}, log_prob, log_sum_exp);
+    forward_chunks(hidden, weight, targets, {logit_softcap, chunk_tokens}, log_prob, log_sum_exp, statistics);
     context->save_for_backward({hidden, weight, targets, log_sum_exp});
     context->saved_data["logit_softcap"] = logit_softcap;
     context->saved_data["chunk_tokens"] = chunk_tokens;
@@ -158,7 +184,7 @@ class LogProbs : public torch::autograd::Function<LogProbs> {
       }
     }
     if (weight_wanted && !weight_grad.defined()) weight_grad = at::zeros_like(weight);
-    return {hidden_grad, weight_grad, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {hidden_grad, weight_grad, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -198,7 +224,7 @@ void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor&
 }  // namespace
 
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                     const LogProbsOptions& options, const PackedWeight* packed_weight) {
+                     const LogProbsOptions& options, const PackedWeight* packed_weight, TokenStatistics* statistics) {
   check(hidden, weight, targets, options);
   if (packed_weight != nullptr &&
       (packed_weight->outputs() != weight.size(0) || packed_weight->inputs() != weight.size(1))) {
@@ -206,8 +232,12 @@ at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const a
                                  packed_weight->outputs(), packed_weight->inputs(), fmt::join(weight.sizes(), ", ")));
   }
   const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
+  if (statistics != nullptr) {
+    *statistics = empty_statistics(rows.size(0), rows.options().dtype(compute_type(rows)).requires_grad(false));
+  }
   if (at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad())) {
-    return LogProbs::apply(rows, weight, ids, options.logit_softcap, options.chunk_tokens);
+    return LogProbs::apply(rows, weight, ids, options.logit_softcap, options.chunk_tokens,
+                           static_cast<const TokenStatistics*>(statistics));
   }
 
   const c10::NoGradGuard no_grad;
@@ -215,15 +245,17 @@ at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const a
   at::Tensor log_prob = at::empty({rows.size(0)}, out_options);
   at::Tensor log_sum_exp = at::empty({rows.size(0)}, out_options);
   if (!PackedWeight::supports(rows) || rows.size(0) == 0) {
-    forward_chunks(rows, weight, ids, options, log_prob, log_sum_exp);
+    forward_chunks(rows, weight, ids, options, log_prob, log_sum_exp, statistics);
     return log_prob;
   }
   const PackedWeight packed = packed_weight != nullptr ? *packed_weight : PackedWeight::pack({&weight, 1});
   const std::int64_t chunk = even_chunk(rows.size(0), options.chunk_tokens);
   for (std::int64_t begin = 0; begin < rows.size(0); begin += chunk) {
     const std::int64_t count = std::min(chunk, rows.size(0) - begin);
-    forward_rows(packed.multiply(rows.narrow(0, begin, count)), ids.narrow(0, begin, count), options.logit_softcap,
-                 log_prob.narrow(0, begin, count), log_sum_exp.narrow(0, begin, count));
+    const at::Tensor logits = packed.multiply(rows.narrow(0, begin, count));
+    const at::Tensor wanted = ids.narrow(0, begin, count), sums = log_sum_exp.narrow(0, begin, count);
+    forward_rows(logits, wanted, options.logit_softcap, log_prob.narrow(0, begin, count), sums);
+    if (statistics != nullptr) statistics_of_rows(logits, wanted, options.logit_softcap, sums, begin, *statistics);
   }
   return log_prob;
 }

@@ -23,6 +23,10 @@
 
 namespace sao {
 
+namespace ops {
+struct TokenStatistics;
+}
+
 struct LoadOptions {
   std::string device = "cpu";     ///< "cpu" or "cuda:N"
   DType dtype = DType::kFloat32;  ///< of weights and computation
@@ -65,8 +69,10 @@ class CausalLM {
   at::Tensor logits(const at::Tensor& hidden) const;
 
   /// Log-probs [n] of `targets` [n] int64 after hidden states [n, hidden_size]: ops::log_probs with the output matrix
-  /// and the soft cap of this model, which it has packed already where it infers on the CPU.
-  at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& targets, std::int64_t chunk_tokens = 512) const;
+  /// and the soft cap of this model, which it has packed already where it infers on the CPU. `statistics` is filled in
+  /// when given.
+  at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& targets, std::int64_t chunk_tokens = 512,
+                       ops::TokenStatistics* statistics = nullptr) const;
 
   /// The output matrix [vocab_size, hidden_size] (the embedding when tied), for log-probs without logits.
   const at::Tensor& output_weight() const;

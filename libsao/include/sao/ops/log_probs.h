@@ -15,14 +15,25 @@ struct LogProbsOptions {
   std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time
 };
 
+/// What a row's distribution p over the vocabulary looks like, at little more cost than its log-prob: [n] each, on the
+/// device and in the dtype of the log-probs, without gradients. Logits are the soft-capped ones.
+struct TokenStatistics {
+  at::Tensor entropy;         ///< -sum_v p_v log p_v, nats
+  at::Tensor log_sum_square;  ///< log sum_v p_v^2: the log-prob of a token by its expectation (WPO's weights)
+  at::Tensor mean_logit;      ///< mean over the vocabulary
+  at::Tensor is_top;          ///< bool: no logit is larger than the target's
+};
+
 /// log softmax(softcap(hidden . weight^T))[target] of each row, float32 [n] (float64 for float64 inputs).
 /// Shape: hidden [n, H], weight [V, H] of one floating dtype, targets [n] int64. Differentiable in hidden and weight:
 /// backward recomputes each chunk's logits and adds both gradients in the same pass, the weight's in float32.
 /// With gradients off, on the CPU in float32, a row's bits do not depend on the other rows; `packed_weight` is then the
-/// same weight packed, which saves packing it for this call. Elsewhere it is not used.
+/// same weight packed, which saves packing it for this call. Elsewhere it is not used. `statistics` is filled in when
+/// given: a few passes more over each chunk's logits, forward only.
 /// Throws InputError for shapes that do not fit or targets outside the vocabulary.
 /// Follows: log_softmax in float32 over soft-capped logits (transformers Gemma2ForCausalLM).
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                     const LogProbsOptions& options = {}, const PackedWeight* packed_weight = nullptr);
+                     const LogProbsOptions& options = {}, const PackedWeight* packed_weight = nullptr,
+                     TokenStatistics* statistics = nullptr);
 
 }  // namespace sao::ops
