@@ -16,6 +16,7 @@
 #include "sao/loss/preference.h"
 #include "sao/model/causal_lm.h"
 #include "sao/ops/log_probs.h"
+#include "support/parity_report.h"
 #include "support/paths.h"
 
 namespace sao {
@@ -77,13 +78,19 @@ Batch split_batch(const SafetensorsFile& file, const std::string& key) {
 }
 
 at::Tensor token_logps(const CausalLM& model, const PackedTokens& tokens, const at::Tensor& rows,
-                       const at::Tensor& targets) {
+                       const at::Tensor& targets, ops::TokenStatistics* statistics = nullptr) {
   return ops::log_probs(model.hidden(tokens).index_select(0, rows), model.output_weight(), targets,
-                        {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = 64});
+                        {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = 64}, nullptr,
+                        statistics);
 }
 
-at::Tensor sums_of(const Batch& batch, const at::Tensor& logps) {
-  return at::zeros({2 * batch.pairs}, logps.options()).index_add(0, batch.sequence, logps);
+at::Tensor token_logps(const CausalLM& model, const Batch& batch, ops::TokenStatistics* statistics = nullptr) {
+  return token_logps(model, batch.tokens, batch.rows, batch.targets, statistics);
+}
+
+// [sequences], summed over each one's tokens.
+at::Tensor sums_of(const Batch& batch, const at::Tensor& values) {
+  return at::zeros({batch.lengths.size(0)}, values.options()).index_add(0, batch.sequence, values);
 }
 
 // TRL's ld_alpha: tokens beyond the shorter response of the pair count alpha.
@@ -99,38 +106,25 @@ at::Tensor desensitised(const Batch& batch, const at::Tensor& logps, double alph
   return logps * at::tensor(weight);
 }
 
-struct WeightedLoss {
-  PreferenceLoss loss;
-  double weight = 1.0;
-};
-
-// The losses of a DPOTrainer variant; nothing for what libsao has no struct for.
-std::optional<std::vector<WeightedLoss>> dpo_losses(const Json& args) {
-  if (args.contains("use_weighting")) return std::nullopt;
+// The loss of a DPOTrainer variant.
+PreferenceLoss dpo_loss(const Json& args) {
   const double beta = args.value("beta", 0.1), eps = args.value("label_smoothing", 0.0);
   const FDivergence f{args.value("f_divergence_type", "reverse_kl"), args.value("f_alpha_divergence_coef", 0.5)};
-  std::vector<WeightedLoss> losses;
-  for (const Json& item : args.at("loss_type")) {
-    const std::string type = item;
-    const double weight = args.contains("loss_weights") ? args["loss_weights"][losses.size()].get<double>() : 1.0;
-    std::optional<PreferenceLoss> loss;
-    if (type == "sigmoid") loss = DPO{.beta = beta, .f_divergence = f};
-    if (type == "sigmoid_norm") loss = DPONorm{.beta = beta, .f_divergence = f};
-    if (type == "hinge") loss = Hinge{.beta = beta, .f_divergence = f};
-    if (type == "ipo") loss = IPO{.beta = beta, .f_divergence = f};
-    if (type == "exo_pair") loss = ExoPair{.beta = beta, .label_smoothing = eps, .f_divergence = f};
-    if (type == "nca_pair") loss = NcaPair{.beta = beta};
-    if (type == "robust") loss = RobustDPO{.beta = beta, .label_smoothing = eps, .f_divergence = f};
-    if (type == "bco_pair") loss = BcoPair{.beta = beta};
-    if (type == "sppo_hard") loss = SppoHard{.beta = beta};
-    if (type == "apo_zero") loss = ApoZero{.beta = beta};
-    if (type == "apo_down") loss = ApoDown{.beta = beta};
-    if (type == "discopop") loss = DiscoPOP{.beta = beta, .tau = args.value("discopop_tau", 0.05), .f_divergence = f};
-    if (type == "sft") loss = Sft{};
-    if (!loss) return std::nullopt;
-    losses.push_back({*loss, weight});
+  LossMix mix;
+  for (const Json& type : args.at("loss_type")) {
+    const double weight = args.contains("loss_weights") ? args["loss_weights"][mix.losses.size()].get<double>() : 1.0;
+    PreferenceLoss loss = parse_loss(type.get<std::string>());
+    std::visit(
+        [&](auto& o) {
+          if constexpr (requires { o.beta; }) o.beta = beta;
+          if constexpr (requires { o.label_smoothing; }) o.label_smoothing = eps;
+          if constexpr (requires { o.f_divergence; }) o.f_divergence = f;
+          if constexpr (requires { o.tau; }) o.tau = args.value("discopop_tau", 0.05);
+        },
+        loss);
+    mix.losses.push_back({loss, weight});
   }
-  return losses;
+  return mix.losses.size() == 1 ? mix.losses[0].loss : PreferenceLoss(mix);
 }
 
 PreferenceLoss cpo_loss(const Json& args) {
@@ -148,7 +142,14 @@ double relative(double value, double expected) { return std::abs(value - expecte
 
 struct Worst {
   double loss = 0.0, norm = 0.0, tensor = 0.0, metric = 0.0;
-  int variants = 0;
+  std::string loss_case, norm_case, tensor_case, metric_case;
+  std::int64_t variants = 0, tensors = 0, metrics = 0;
+
+  static void take(double error, const std::string& where, double& worst, std::string& worst_case) {
+    if (error < worst) return;
+    worst = error;
+    worst_case = where;
+  }
 };
 
 class LossParity : public ::testing::TestWithParam<const char*> {
@@ -180,35 +181,58 @@ class LossParity : public ::testing::TestWithParam<const char*> {
       const double error =
           ((parameter.grad().to(at::kDouble) - expected).norm() / expected.norm().clamp_min(1e-30)).item<double>();
       EXPECT_LT(error, 1e-3) << tensor;
-      worst_.tensor = std::max(worst_.tensor, error);
+      Worst::take(error, tensor, worst_.tensor, worst_.tensor_case);
+      ++worst_.tensors;
     }
     const double norm_error = relative(std::sqrt(squares), variant.at("grad_norm"));
     EXPECT_LT(norm_error, 1e-4);
-    worst_.loss = std::max(worst_.loss, loss_error);
-    worst_.norm = std::max(worst_.norm, norm_error);
+    Worst::take(loss_error, name, worst_.loss, worst_.loss_case);
+    Worst::take(norm_error, name, worst_.norm, worst_.norm_case);
     ++worst_.variants;
+    current_ = name;
   }
 
   void check_metric(const Json& metrics, const char* name, double value) {
-    if (!metrics.contains(name)) return;
+    SCOPED_TRACE(current_);
+    ASSERT_TRUE(metrics.contains(name)) << name;
     const double expected = metrics[name], error = std::abs(value - expected) / std::max(1.0, std::abs(expected));
     EXPECT_LT(error, 1e-4) << name;
-    worst_.metric = std::max(worst_.metric, error);
+    Worst::take(error, current_ + " " + name, worst_.metric, worst_.metric_case);
+    ++worst_.metrics;
   }
 
-  void check_metrics(const Json& variant, const PreferenceLoss& loss, const PairLosses& out, const PairLogps& logps) {
-    const Json& metrics = variant.at("metrics");
-    check_metric(metrics, "rewards/chosen", out.chosen_rewards.mean().item<double>());
-    check_metric(metrics, "rewards/rejected", out.rejected_rewards.mean().item<double>());
-    check_metric(metrics, "rewards/margins", (out.chosen_rewards - out.rejected_rewards).mean().item<double>());
-    check_metric(metrics, "rewards/accuracies",
-                 (out.chosen_rewards > out.rejected_rewards).to(at::kDouble).mean().item<double>());
+  void check_rewards(const Json& metrics, const at::Tensor& chosen, const at::Tensor& rejected) {
+    check_metric(metrics, "rewards/chosen", chosen.mean().item<double>());
+    check_metric(metrics, "rewards/rejected", rejected.mean().item<double>());
+    check_metric(metrics, "rewards/margins", (chosen.mean() - rejected.mean()).item<double>());
+    if (metrics.contains("rewards/accuracies")) {
+      check_metric(metrics, "rewards/accuracies", (chosen > rejected).to(at::kDouble).mean().item<double>());
+    }
+  }
+
+  void check_logps(const Json& metrics, const PreferenceLoss& loss, const PairLogps& logps) {
     const bool mean = logs_mean_logps(loss);
     const auto logged = [&](const at::Tensor& s, const at::Tensor& n) {
       return (mean ? s / n : s).mean().item<double>();
     };
     check_metric(metrics, "logps/chosen", logged(logps.chosen.detach(), logps.chosen_lengths));
     check_metric(metrics, "logps/rejected", logged(logps.rejected.detach(), logps.rejected_lengths));
+  }
+
+  // What TRL's fused output head tells; `is_chosen` says it of each sequence. (num_tokens counts over all variants that
+  // the fixtures' trainer was used for.)
+  void check_token_metrics(const Json& metrics, const Batch& batch, const ops::TokenStatistics& statistics,
+                           const at::Tensor& is_chosen) {
+    check_metric(metrics, "entropy", statistics.entropy.mean().item<double>());
+    const at::Tensor chosen = is_chosen.index_select(0, batch.sequence);
+    const auto mean = [](const at::Tensor& values, const at::Tensor& where) {
+      return values.masked_select(where).to(at::kDouble).mean().item<double>();
+    };
+    check_metric(metrics, "logits/chosen", mean(statistics.mean_logit, chosen));
+    check_metric(metrics, "logits/rejected", mean(statistics.mean_logit, chosen.logical_not()));
+    if (metrics.contains("mean_token_accuracy")) {
+      check_metric(metrics, "mean_token_accuracy", mean(statistics.is_top, chosen));
+    }
   }
 
   PairLogps pair_logps(const Batch& batch, const at::Tensor& sums) const {
@@ -220,14 +244,24 @@ class LossParity : public ::testing::TestWithParam<const char*> {
             .rejected_lengths = rejected(batch.lengths)};
   }
 
-  void report(const char* family) const {
-    RecordProperty(family,
-                   fmt::format("{} variants, worst: loss {:.1e}, grad norm {:.1e}, grad tensor {:.1e}, metric {:.1e}",
-                               worst_.variants, worst_.loss, worst_.norm, worst_.tensor, worst_.metric));
+  // Every variant that TRL itself can compute was compared.
+  void finish(const char* family) const {
+    std::int64_t computable = 0;
+    for (const auto& [name, variant] : expected_.at(family).items()) computable += !variant.contains("trl_error");
+    EXPECT_EQ(worst_.variants, computable);
+    const auto report = [&](const char* area, const char* what, std::int64_t compared, double worst, double tolerance,
+                            const std::string& worst_case) {
+      testing::report_parity(
+          {area, GetParam(), fmt::format("{}, {}", family, what), compared, worst, tolerance, worst_case});
+    };
+    report("loss", "loss, relative", worst_.variants, worst_.loss, 1e-4, worst_.loss_case);
+    report("gradient", "global norm, relative", worst_.variants, worst_.norm, 1e-4, worst_.norm_case);
+    report("gradient", "tensors, relative L2", worst_.tensors, worst_.tensor, 1e-3, worst_.tensor_case);
+    report("metrics", "logged values", worst_.metrics, worst_.metric, 1e-4, worst_.metric_case);
     std::printf(
         "           %s %s: %d variants, worst relative error: loss %.1e, grad norm %.1e, grad tensor %.1e, "
         "metric %.1e\n",
-        GetParam(), family, worst_.variants, worst_.loss, worst_.norm, worst_.tensor, worst_.metric);
+        GetParam(), family, static_cast<int>(worst_.variants), worst_.loss, worst_.norm, worst_.tensor, worst_.metric);
   }
 
   std::filesystem::path folder_;
@@ -235,81 +269,146 @@ class LossParity : public ::testing::TestWithParam<const char*> {
   std::optional<SafetensorsFile> file_;
   std::optional<CausalLM> model_, reference_;
   Worst worst_;
+  std::string current_;
 };
 
 // The forward pass of a batch, which its variants share.
 struct Forward {
   Batch batch;
   at::Tensor policy, reference;  // token log-probs
+  ops::TokenStatistics statistics;
 };
 
 TEST_P(LossParity, Dpo) {
   std::map<std::string, Forward> forwards;
   for (const auto& [name, variant] : expected_.at("dpo").items()) {
-    const auto losses = dpo_losses(variant.at("args"));
-    if (!losses || !variant.contains("loss")) continue;
+    if (variant.contains("trl_error")) continue;
+    const Json &args = variant.at("args"), &metrics = variant.at("metrics");
+    const PreferenceLoss loss = dpo_loss(args);
     const std::string key = variant.at("batch");
     if (!forwards.contains(key)) {
-      const Batch made = dpo_batch(*file_, key);
-      const at::Tensor logps = token_logps(*model_, made.tokens, made.rows, made.targets);
+      Forward& made = forwards[key];
+      made.batch = dpo_batch(*file_, key);
+      made.policy = token_logps(*model_, made.batch, &made.statistics);
       const c10::NoGradGuard no_grad;
-      forwards[key] = {made, logps, token_logps(*reference_, made.tokens, made.rows, made.targets)};
+      made.reference = token_logps(*reference_, made.batch);
     }
-    auto [batch, policy, reference] = forwards.at(key);
-    if (variant.at("args").contains("ld_alpha")) {
-      policy = desensitised(batch, policy, variant.at("args")["ld_alpha"]);
-      reference = desensitised(batch, reference, variant.at("args")["ld_alpha"]);
+    const Forward& forward = forwards.at(key);
+    const Batch& batch = forward.batch;
+    at::Tensor policy = forward.policy, reference = forward.reference;
+    if (args.contains("ld_alpha")) {
+      policy = desensitised(batch, policy, args["ld_alpha"]);
+      reference = desensitised(batch, reference, args["ld_alpha"]);
     }
     PairLogps logps = pair_logps(batch, sums_of(batch, policy));
     const PairLogps at_reference = pair_logps(batch, sums_of(batch, reference));
     logps.reference_chosen = at_reference.chosen;
     logps.reference_rejected = at_reference.rejected;
-    at::Tensor total = at::zeros({});
-    for (const auto& [loss, weight] : *losses) total = total + weight * preference_loss(loss, logps).loss.mean();
-    check("dpo." + name, variant, total);
-    if (std::holds_alternative<Sft>(losses->front().loss)) continue;  // TRL logs rewards against a reference it ignores
-    check_metrics(variant, losses->front().loss, preference_loss(losses->front().loss, logps), logps);
+    if (args.value("use_weighting", false)) {
+      const at::Tensor aligned = forward.policy.detach() - forward.statistics.log_sum_square;
+      const at::Tensor weight = (sums_of(batch, aligned) / batch.lengths).exp();
+      logps.weight = weight.narrow(0, 0, batch.pairs) * weight.narrow(0, batch.pairs, batch.pairs);
+    }
+    check("dpo." + name, variant, preference_loss(loss, logps).loss.mean());
+    // TRL logs rewards against the reference whatever the loss; of sft they are no part of it.
+    const PairLosses rewards = preference_loss(DPO{.beta = args.value("beta", 0.1)}, logps);
+    check_rewards(metrics, rewards.chosen_rewards, rewards.rejected_rewards);
+    check_logps(metrics, loss, logps);
+    check_token_metrics(metrics, batch, forward.statistics, at::arange(2 * batch.pairs) < batch.pairs);
   }
-  EXPECT_GE(worst_.variants, 14);
-  report("dpo");
+  finish("dpo");
 }
 
+// CPO and ORPO log mean logits over prompt and padding too, which no packed batch has: those are not compared.
 TEST_P(LossParity, Cpo) {
   const Batch batch = split_batch(*file_, "cpo.batch");
-  const at::Tensor policy = token_logps(*model_, batch.tokens, batch.rows, batch.targets);
+  const at::Tensor policy = token_logps(*model_, batch);
   for (const auto& [name, variant] : expected_.at("cpo").items()) {
     const PreferenceLoss loss = cpo_loss(variant.at("args"));
     const PairLogps logps = pair_logps(batch, sums_of(batch, policy));
     const PairLosses out = preference_loss(loss, logps);
     check("cpo." + name, variant, out.loss.mean());
-    check_metrics(variant, loss, out, logps);
+    const Json& metrics = variant.at("metrics");
+    check_rewards(metrics, out.chosen_rewards, out.rejected_rewards);
+    check_logps(metrics, loss, logps);
+    // TRL logs 0 for a likelihood that has no weight.
+    const double nll = -(logps.chosen.sum() / logps.chosen_lengths.sum()).item<double>();
+    check_metric(metrics, "nll_loss", nll_weight(loss) > 0.0 ? nll : 0.0);
   }
-  EXPECT_EQ(worst_.variants, 10);
-  report("cpo");
+  finish("cpo");
 }
 
-// TRL's ORPO adds the NLL of chosen prompt and response; libsao's struct has the paper's, of the response.
 TEST_P(LossParity, Orpo) {
   const Batch batch = split_batch(*file_, "orpo.batch");
-  std::vector<std::int64_t> rows, targets;
+  // TRL's NLL is of prompt and chosen response.
+  std::vector<std::int64_t> rows, targets, owner;
   const std::int64_t* starts = batch.tokens.starts.const_data_ptr<std::int64_t>();
   for (std::int64_t s = 0; s < batch.pairs; ++s) {
     for (std::int64_t t = starts[s]; t + 1 < starts[s + 1]; ++t) {
       rows.push_back(t);
       targets.push_back(batch.tokens.ids[t + 1].item<std::int64_t>());
+      owner.push_back(s);
     }
   }
   for (const auto& [name, variant] : expected_.at("orpo").items()) {
-    const ORPO loss{.beta = variant.at("args").at("beta"), .sft_weight = 0.0};
-    const at::Tensor policy = token_logps(*model_, batch.tokens, batch.rows, batch.targets);
-    const PairLogps logps = pair_logps(batch, sums_of(batch, policy));
+    const ORPO loss{.beta = variant.at("args").at("beta"), .nll_of_prompt = true};
+    PairLogps logps = pair_logps(batch, sums_of(batch, token_logps(*model_, batch)));
+    const at::Tensor whole = token_logps(*model_, batch.tokens, at::tensor(rows), at::tensor(targets));
+    const at::Tensor of = at::tensor(owner);
+    logps.nll = at::zeros({batch.pairs}, whole.options()).index_add(0, of, whole);
+    logps.nll_lengths = at::bincount(of);
     const PairLosses out = preference_loss(loss, logps);
-    const at::Tensor nll = -token_logps(*model_, batch.tokens, at::tensor(rows), at::tensor(targets)).mean();
-    check("orpo." + name, variant, out.loss.mean() + nll);
-    check_metrics(variant, loss, out, logps);
+    check("orpo." + name, variant, out.loss.mean());
+    const Json& metrics = variant.at("metrics");
+    check_rewards(metrics, out.chosen_rewards, out.rejected_rewards);
+    check_logps(metrics, loss, logps);
+    check_metric(metrics, "nll_loss", -(logps.nll.sum() / logps.nll_lengths.sum()).item<double>());
+    check_metric(metrics, "log_odds_chosen", out.log_odds.mean().item<double>());
+    check_metric(metrics, "log_odds_ratio", at::log_sigmoid(out.log_odds).mean().item<double>());
   }
-  EXPECT_EQ(worst_.variants, 2);
-  report("orpo");
+  finish("orpo");
+}
+
+TEST_P(LossParity, Kto) {
+  for (const auto& [name, variant] : expected_.at("kto").items()) {
+    const Json &args = variant.at("args"), &metrics = variant.at("metrics");
+    const std::string key = variant.at("batch");
+    const Batch batch = dpo_batch(*file_, key);
+    ops::TokenStatistics statistics;
+    UnpairedLogps logps{.completion = sums_of(batch, token_logps(*model_, batch, &statistics)),
+                        .label = file_->tensor(key + ".label")};
+    {
+      const c10::NoGradGuard no_grad;
+      logps.reference = sums_of(batch, token_logps(*reference_, batch));
+    }
+    PreferenceLoss loss = parse_loss(args.value("loss_type", "kto"));
+    std::visit(
+        [&](auto& o) {
+          if constexpr (requires { o.desirable_weight; }) {
+            o.beta = args.at("beta");
+            o.desirable_weight = args.value("desirable_weight", 1.0);
+            o.undesirable_weight = args.value("undesirable_weight", 1.0);
+          }
+        },
+        loss);
+    if (std::holds_alternative<KTO>(loss)) {
+      const c10::NoGradGuard no_grad;
+      const Batch mismatched =
+          make_batch(file_->tensor(key + ".KL_input_ids"), file_->tensor(key + ".KL_attention_mask"),
+                     file_->tensor(key + ".KL_completion_mask") != 0);
+      logps.kl = kl_estimate(sums_of(mismatched, token_logps(*model_, mismatched)),
+                             sums_of(mismatched, token_logps(*reference_, mismatched)));
+    }
+    const UnpairedLosses out = unpaired_loss(loss, logps);
+    check("kto." + name, variant, out.loss.mean());
+    const at::Tensor good = logps.label != 0;
+    check_metric(metrics, "kl", logps.kl);
+    check_rewards(metrics, out.rewards.masked_select(good), out.rewards.masked_select(good.logical_not()));
+    check_metric(metrics, "logps/chosen", logps.completion.masked_select(good).mean().item<double>());
+    check_metric(metrics, "logps/rejected", logps.completion.masked_select(good.logical_not()).mean().item<double>());
+    check_token_metrics(metrics, batch, statistics, good);
+  }
+  finish("kto");
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, LossParity, ::testing::ValuesIn(kModels), [](const auto& name) {

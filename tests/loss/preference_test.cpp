@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 #include <numbers>
 #include <set>
 
@@ -21,11 +22,13 @@ using testing::HasSubstr;
 PairLogps example() {
   const auto row = [](std::vector<double> values) { return at::tensor(values, at::kDouble); };
   return {.chosen = row({-12.5, -3.25, -40.0, -7.5, -0.75, -21.0}),
-          .rejected = row({-14.0, -9.5, -28.0, -7.25, -2.5, -60.0}),
+          .rejected = row({-14.0, -9.5, -28.5, -7.25, -2.5, -60.0}),
           .chosen_lengths = row({9, 2, 31, 6, 1, 12}),
           .rejected_lengths = row({11, 5, 17, 6, 2, 44}),
           .reference_chosen = row({-13.0, -3.0, -41.5, -7.0, -1.5, -20.0}),
-          .reference_rejected = row({-13.5, -8.5, -27.0, -7.5, -2.25, -61.0})};
+          .reference_rejected = row({-13.5, -8.5, -27.0, -7.5, -2.25, -61.0}),
+          .nll = row({-22.5, -13.25, -48.0, -9.5, -1.75, -29.0}),
+          .nll_lengths = row({12, 6, 40, 8, 3, 20})};
 }
 
 // The twins: each loss as its reference implementation writes it, differentiated by autograd.
@@ -43,10 +46,11 @@ T f(const FDivergence& d, const T& a) {
 }
 
 struct In {
-  T sw, sl, nw, nl, a, b;
+  T sw, sl, nw, nl, a, b, rw, rl, p, nll, nll_lengths;
   T mw() const { return sw / nw; }
   T ml() const { return sl / nl; }
   T sft() const { return -sw / nw.mean(); }  // its mean over pairs is the token mean
+  T other_nll() const { return -nll / nll_lengths.mean(); }
 };
 T smooth(const T& z, double e) { return -(1 - e) * log_sigmoid(z) - e * log_sigmoid(-z); }
 T delta(const FDivergence& d, const In& x) { return f(d, x.a) - f(d, x.b); }
@@ -78,8 +82,20 @@ T loss(const ExoPair& o, const In& x) {
 T loss(const NcaPair& o, const In& x) {
   return -log_sigmoid(o.beta * x.a) - 0.5 * log_sigmoid(-o.beta * x.a) - 0.5 * log_sigmoid(-o.beta * x.b);
 }
-T loss(const BcoPair& o, const In& x) { return -log_sigmoid(o.beta * x.a) - log_sigmoid(-o.beta * x.b); }
+constexpr double kShift = 0.35;
+T loss(const BcoPair& o, const In& x) {
+  const double shift = o.running_shift ? kShift : 0.0;
+  return -log_sigmoid(o.beta * x.a - shift) - log_sigmoid(-(o.beta * x.b - shift));
+}
 T loss(const SppoHard& o, const In& x) { return (x.a - 0.5 / o.beta).square() + (x.b + 0.5 / o.beta).square(); }
+T loss(const SppoSoft& o, const In& x) {
+  return (x.a - (x.p - 0.5) / o.beta).square() + (x.b + (x.p - 0.5) / o.beta).square();
+}
+T sorted(const T& t) { return std::get<0>(at::sort(t, 0)); }
+T loss(const Aot& o, const In& x) {
+  return smooth(o.beta * (sorted(x.sw - x.sl) - sorted(x.rw - x.rl)), o.label_smoothing);
+}
+T loss(const AotUnpaired& o, const In& x) { return smooth(o.beta * (sorted(x.a) - sorted(x.b)), o.label_smoothing); }
 T loss(const ApoZero& o, const In& x) { return 1 - sigmoid(o.beta * x.a) + sigmoid(o.beta * x.b); }
 T loss(const ApoDown& o, const In& x) { return sigmoid(o.beta * x.a) + 1 - sigmoid(o.beta * (x.a - x.b)); }
 T loss(const DiscoPOP& o, const In& x) {
@@ -100,14 +116,41 @@ T loss(const AlphaPO& o, const In& x) {
 }
 T loss(const ORPO& o, const In& x) {
   const auto log1mexp = [](const T& m) { return (1 - m.exp()).log(); };
-  return o.sft_weight * x.sft() - o.beta * log_sigmoid((x.mw() - x.ml()) - (log1mexp(x.mw()) - log1mexp(x.ml())));
+  const T nll = o.nll_of_prompt ? x.other_nll() : x.sft();
+  return o.sft_weight * nll - o.beta * log_sigmoid((x.mw() - x.ml()) - (log1mexp(x.mw()) - log1mexp(x.ml())));
 }
 T loss(const SlicHf& o, const In& x) { return (o.delta - x.sw + x.sl).relu() - o.lambda * x.sw; }
 T loss(const RRHF& o, const In& x) { return (x.ml() - x.mw()).relu() - o.lambda * x.sw; }
 
-T of(const PreferenceLoss& loss_of, const PairLogps& logps, const T& sw, const T& sl) {
-  const In in{
-      sw, sl, logps.chosen_lengths, logps.rejected_lengths, sw - logps.reference_chosen, sl - logps.reference_rejected};
+T loss(const TPO& o, const In& x) {
+  return loss(CPO{o.beta, o.form, o.label_smoothing, 0.0}, x) + o.gold_weight * x.other_nll();
+}
+T loss(const TPOL& o, const In& x) {
+  return smooth(o.beta * (x.mw() - x.ml() - o.gamma_beta_ratio), o.label_smoothing) + o.gold_weight * x.other_nll();
+}
+T loss(const LossMix& o, const In& x) {
+  T sum = at::zeros({}, at::kDouble);
+  for (const auto& [part, weight] : o.losses) {
+    sum = sum + weight * std::visit([&](const auto& one) { return loss(one, x); }, part);
+  }
+  return sum;
+}
+T loss(const KTO&, const In&) { throw InternalError("no loss of pairs"); }
+T loss(const ApoZeroUnpaired&, const In&) { throw InternalError("no loss of pairs"); }
+
+T of(const PreferenceLoss& loss_of, const PairLogps& logps, const T& sw, const T& sl, const T& nll) {
+  const T p = logps.p.defined() ? logps.p : at::ones_like(sw);
+  const In in{sw,
+              sl,
+              logps.chosen_lengths,
+              logps.rejected_lengths,
+              sw - logps.reference_chosen,
+              sl - logps.reference_rejected,
+              logps.reference_chosen,
+              logps.reference_rejected,
+              p,
+              nll,
+              example().nll_lengths};
   return std::visit([&](const auto& o) { return loss(o, in); }, loss_of);
 }
 
@@ -116,7 +159,9 @@ T of(const PreferenceLoss& loss_of, const PairLogps& logps, const T& sw, const T
 // Every loss with defaults, and settings that reach its other branches.
 std::vector<PreferenceLoss> settings() {
   std::vector<PreferenceLoss> all;
-  for (const std::string_view name : loss_names()) all.push_back(parse_loss(name));
+  for (const std::string_view name : loss_names()) {
+    if (!is_unpaired(parse_loss(name))) all.push_back(parse_loss(name));
+  }
   const std::vector<FDivergence> links = {{.type = "forward_kl"},
                                           {.type = "js_divergence"},
                                           {.type = "alpha_divergence", .alpha = 0.3},
@@ -129,12 +174,30 @@ std::vector<PreferenceLoss> settings() {
                              DPO{.f_divergence = f}});
     }
   }
-  all.insert(all.end(),
-             {SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3, .label_smoothing = 0.1, .sft_weight = 0.4},
-              SimPO{.beta = 2.5, .hinge = true}, CPO{.form = "hinge"}, CPO{.form = "ipo", .sft_weight = 0.0},
-              CPO{.label_smoothing = 0.2}, IPO{.average = false}, AlphaPO{.alpha = 0.0},
-              AlphaPO{.alpha = -0.5, .label_smoothing = 0.1}, RobustDPO{.beta = 0.5, .label_smoothing = 0.3},
-              SppoHard{.beta = 0.5}, DiscoPOP{.beta = 0.5, .tau = 0.2}, SlicHf{.delta = 2.0, .lambda = 0.5}});
+  all.insert(all.end(), {SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3, .label_smoothing = 0.1, .sft_weight = 0.4},
+                         SimPO{.beta = 2.5, .hinge = true},
+                         CPO{.form = "hinge"},
+                         CPO{.form = "ipo", .sft_weight = 0.0},
+                         CPO{.label_smoothing = 0.2},
+                         IPO{.average = false},
+                         AlphaPO{.alpha = 0.0},
+                         AlphaPO{.alpha = -0.5, .label_smoothing = 0.1},
+                         RobustDPO{.beta = 0.5, .label_smoothing = 0.3},
+                         SppoHard{.beta = 0.5},
+                         DiscoPOP{.beta = 0.5, .tau = 0.2},
+                         SlicHf{.delta = 2.0, .lambda = 0.5},
+                         BcoPair{.beta = 0.4, .running_shift = true},
+                         SppoSoft{.beta = 0.5},
+                         Aot{.beta = 0.5},
+                         Aot{.label_smoothing = 0.1},
+                         AotUnpaired{.beta = 0.3, .label_smoothing = 0.2},
+                         ORPO{.beta = 0.5, .sft_weight = 0.7, .nll_of_prompt = true},
+                         TPO{.form = "hinge"},
+                         TPO{.form = "ipo"},
+                         TPO{.beta = 0.2, .label_smoothing = 0.1, .gold_weight = 0.0},
+                         TPOL{.beta = 2.0, .gamma_beta_ratio = 0.3, .label_smoothing = 0.1, .gold_weight = 0.5},
+                         LossMix{{{DPO{}, 0.8}, {BcoPair{}, 0.2}, {Sft{}, 1.0}}},
+                         LossMix{{{Aot{}, 0.5}, {Sft{}, 2.0}}}});
   return all;
 }
 
@@ -142,41 +205,75 @@ double worst_difference(const at::Tensor& a, const at::Tensor& b) {
   return ((a - b).abs() / b.abs().clamp_min(1.0)).max().item<double>();
 }
 
+template <class F>
+std::string message_of(F&& work) {
+  try {
+    work();
+  } catch (const InputError& e) {
+    return e.what();
+  }
+  return "no InputError";
+}
+
+// With what the NLL term covers only where that is not the chosen response.
+PairLogps example_for(const PreferenceLoss& loss) {
+  PairLogps logps = example();
+  if (nll_of(loss) == NllOf::kChosen) logps.nll = logps.nll_lengths = at::Tensor();
+  return logps;
+}
+
 TEST(PreferenceLoss, ValuesAndClosedFormGradientsMatchTheTwinsAutograd) {
-  const PairLogps logps = example();
   for (const PreferenceLoss& loss : settings()) {
     SCOPED_TRACE(loss_name(loss));
+    PairLogps logps = example_for(loss);
+    logps.reward_shift = twin::kShift;
+    if (std::holds_alternative<SppoSoft>(loss)) logps.p = at::tensor({1.0, 0.8, 0.5, 0.0, 0.9, 0.3}, at::kDouble);
     const PairLosses out = preference_loss(loss, logps);
     const at::Tensor sw = logps.chosen.clone().requires_grad_(), sl = logps.rejected.clone().requires_grad_();
-    const at::Tensor expected = twin::of(loss, logps, sw, sl);
-    (expected.sum() + 0.0 * sl.sum()).backward();
-    EXPECT_LT(worst_difference(out.loss, expected.detach()), 1e-12);
+    const at::Tensor nll = example().nll.clone().requires_grad_();
+    const at::Tensor expected = twin::of(loss, logps, sw, sl, nll);
+    (expected.sum() + 0.0 * (sl.sum() + nll.sum())).backward();
+    if (sorts_pairs(loss)) {  // the twin has the values in the order of ranks
+      EXPECT_LT(std::abs((out.loss.sum() - expected.sum()).item<double>()), 1e-12);
+    } else {
+      EXPECT_LT(worst_difference(out.loss, expected.detach()), 1e-12);
+    }
     EXPECT_LT(worst_difference(out.chosen_gradient, sw.grad()), 1e-12);
     EXPECT_LT(worst_difference(out.rejected_gradient, sl.grad()), 1e-12);
+    if (out.nll_gradient.defined()) {
+      EXPECT_LT(worst_difference(out.nll_gradient, nll.grad()), 1e-12);
+    }
   }
 }
 
 TEST(PreferenceLoss, ClosedFormGradientsMatchNumericDerivatives) {
   for (const PreferenceLoss& loss : settings()) {
     SCOPED_TRACE(loss_name(loss));
-    PairLogps logps = example();
-    logps.p = at::tensor({1.0, 0.8, 0.5, 0.0, 0.9, 0.3}, at::kDouble);
-    logps.weight = at::tensor({1.0, 0.5, 2.0, 1.0, 0.0, 1.0}, at::kDouble);
+    PairLogps logps = example_for(loss);
+    logps.reward_shift = 0.2;
+    if (!sorts_pairs(loss)) {
+      logps.p = at::tensor({1.0, 0.8, 0.5, 0.0, 0.9, 0.3}, at::kDouble);
+      logps.weight = at::tensor({1.0, 0.5, 2.0, 1.0, 0.0, 1.0}, at::kDouble);
+    }
     const PairLosses out = preference_loss(loss, logps);
     const double step = 1e-5;
-    for (const bool chosen : {true, false}) {
+    for (const int which : {0, 1, 2}) {
+      if (which == 2 && !logps.nll.defined()) continue;
       for (std::int64_t i = 0; i < 6; ++i) {
         const auto total = [&](double by) {
           PairLogps moved = logps;
-          at::Tensor& side = chosen ? moved.chosen : moved.rejected;
+          at::Tensor& side = which == 0 ? moved.chosen : which == 1 ? moved.rejected : moved.nll;
           side = side.clone();
           side[i] += by;
           return preference_loss(loss, moved).loss.sum().item<double>();
         };
         const double numeric = (total(step) - total(-step)) / (2 * step);
-        const double analytic = (chosen ? out.chosen_gradient : out.rejected_gradient)[i].item<double>();
+        const at::Tensor& gradient = which == 0   ? out.chosen_gradient
+                                     : which == 1 ? out.rejected_gradient
+                                                  : out.nll_gradient;
+        const double analytic = gradient[i].item<double>();
         const double rounding = 1e-15 * std::abs(total(0.0)) / step;
-        EXPECT_NEAR(analytic, numeric, 1e-6 * std::max(1.0, std::abs(numeric)) + rounding) << chosen << " " << i;
+        EXPECT_NEAR(analytic, numeric, 1e-6 * std::max(1.0, std::abs(numeric)) + rounding) << which << " " << i;
       }
     }
   }
@@ -184,16 +281,18 @@ TEST(PreferenceLoss, ClosedFormGradientsMatchNumericDerivatives) {
 
 TEST(PreferenceLoss, IsDifferentiableWithTheClosedForm) {
   for (const PreferenceLoss& loss : settings()) {
-    PairLogps logps = example();
+    PairLogps logps = example_for(loss);
     logps.chosen.requires_grad_();
     logps.rejected.requires_grad_();
+    if (logps.nll.defined()) logps.nll.requires_grad_();
     const PairLosses out = preference_loss(loss, logps);
     out.loss.mean().backward();
     EXPECT_TRUE(at::allclose(logps.chosen.grad() * 6, out.chosen_gradient, 1e-12, 0)) << loss_name(loss);
     EXPECT_TRUE(at::allclose(logps.rejected.grad() * 6, out.rejected_gradient, 1e-12, 0)) << loss_name(loss);
-    const PairLosses detached =
-        preference_loss(loss, {logps.chosen.detach(), logps.rejected.detach(), logps.chosen_lengths,
-                               logps.rejected_lengths, logps.reference_chosen, logps.reference_rejected});
+    if (logps.nll.defined()) {
+      EXPECT_TRUE(at::allclose(logps.nll.grad() * 6, out.nll_gradient, 1e-12, 0)) << loss_name(loss);
+    }
+    const PairLosses detached = preference_loss(loss, example_for(loss));
     EXPECT_TRUE(at::equal(detached.loss, out.loss.detach())) << loss_name(loss);
   }
 }
@@ -205,11 +304,17 @@ PairLogps zero_gap() {
           .chosen_lengths = n,
           .rejected_lengths = n,
           .reference_chosen = s,
-          .reference_rejected = s};
+          .reference_rejected = s,
+          .nll = at::full({1}, -60.0, at::kDouble),
+          .nll_lengths = at::full({1}, 20, at::kLong)};
 }
 
 TEST(PreferenceLoss, ClosedFormsAtZeroGap) {
-  const auto value = [](const PreferenceLoss& loss) { return preference_loss(loss, zero_gap()).loss.item<double>(); };
+  const auto value = [](const PreferenceLoss& loss) {
+    PairLogps logps = zero_gap();
+    if (nll_of(loss) == NllOf::kChosen) logps.nll = at::Tensor();
+    return preference_loss(loss, logps).loss.item<double>();
+  };
   EXPECT_NEAR(value(SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3}), 3.0486, 5e-5);
   EXPECT_NEAR(value(SimPO{.beta = 10.0, .gamma_beta_ratio = 0.5}), 5.0067, 5e-5);
   EXPECT_NEAR(value(SimPO{}), std::log1p(std::exp(0.5)), 1e-12);
@@ -232,6 +337,14 @@ TEST(PreferenceLoss, ClosedFormsAtZeroGap) {
   EXPECT_NEAR(value(ORPO{}), 0.1 * std::numbers::ln2 + 2.0, 1e-12);
   EXPECT_NEAR(value(SlicHf{}), 1.0 + 2.0, 1e-12);
   EXPECT_NEAR(value(RRHF{}), 20.0, 1e-12);
+  EXPECT_NEAR(value(SppoSoft{.beta = 0.1}), 50.0, 1e-12);
+  EXPECT_NEAR(value(Aot{}), std::numbers::ln2, 1e-12);
+  EXPECT_NEAR(value(AotUnpaired{.label_smoothing = 0.3}), std::numbers::ln2, 1e-12);
+  EXPECT_NEAR(value(BcoPair{.running_shift = true}), 2 * std::numbers::ln2, 1e-12);
+  EXPECT_NEAR(value(TPO{}), std::numbers::ln2 + 3.0, 1e-12);
+  EXPECT_NEAR(value(TPOL{}), std::log1p(std::exp(0.5)) + 3.0, 1e-12);  // TRL's defaults: gamma is 0.5
+  EXPECT_NEAR(value(ORPO{.nll_of_prompt = true}), 0.1 * std::numbers::ln2 + 3.0, 1e-12);
+  EXPECT_NEAR(value(parse_loss("dpo+sft")), std::numbers::ln2 + 2.0, 1e-12);
   // Per token of a sequence of n: beta sg(-beta z) / n, at z = 0: 5 / n.
   const PairLosses out = preference_loss(SimPO{.beta = 10.0, .gamma_beta_ratio = 0.0}, zero_gap());
   EXPECT_NEAR(out.chosen_gradient.item<double>(), -5.0 / 10, 1e-12);
@@ -273,7 +386,7 @@ TEST(PreferenceLoss, WeightsScaleLossAndGradientsButNotRewards) {
 }
 
 TEST(PreferenceLoss, SftTermOfPartsAddsUpToTheWholeBatch) {
-  const PairLogps logps = example();
+  const PairLogps logps = example_for(CPO{});
   const double whole = preference_loss(CPO{}, logps).loss.mean().item<double>();
   double parts = 0.0;
   for (std::int64_t begin = 0; begin < 6; begin += 2) {
@@ -282,7 +395,7 @@ TEST(PreferenceLoss, SftTermOfPartsAddsUpToTheWholeBatch) {
                                      .rejected = part(logps.rejected),
                                      .chosen_lengths = part(logps.chosen_lengths),
                                      .rejected_lengths = part(logps.rejected_lengths),
-                                     .mean_chosen_length = logps.chosen_lengths.mean().item<double>()})
+                                     .mean_nll_length = logps.chosen_lengths.mean().item<double>()})
                  .loss.sum()
                  .item<double>();
   }
@@ -310,6 +423,7 @@ TEST(PreferenceLoss, ExtremeMarginsStayFinite) {
   };
   for (const std::string_view name : loss_names()) {
     const PreferenceLoss loss = parse_loss(name);
+    if (is_unpaired(loss)) continue;
     for (const double by : {-3000.0, 19.9999999, 20.0}) {
       const PairLosses out = preference_loss(loss, at_margin(by));
       if (name == "discopop" || name == "alphapo") continue;  // exponential in the margin by definition
@@ -323,16 +437,6 @@ TEST(PreferenceLoss, Float32InputGivesFloat32Output) {
   PairLogps logps = example();
   logps.chosen = logps.chosen.to(at::kFloat);
   EXPECT_EQ(preference_loss(DPO{}, logps).loss.scalar_type(), at::kFloat);
-}
-
-template <class F>
-std::string message_of(F&& work) {
-  try {
-    work();
-  } catch (const InputError& e) {
-    return e.what();
-  }
-  return "no InputError";
 }
 
 TEST(PreferenceLoss, RefusesBadInputWithOneSentence) {
@@ -362,7 +466,24 @@ TEST(PreferenceLossOptions, NamesRoundTripAndUnknownOnesAreRefused) {
     EXPECT_EQ(loss_name(parse_loss(name)), name);
     EXPECT_TRUE(seen.insert(name).second) << name;
   }
-  EXPECT_EQ(loss_name(parse_loss("sigmoid")), "dpo");
+  for (const auto& [alias, name] : std::map<std::string, std::string>{{"sigmoid", "dpo"},
+                                                                      {"sigmoid_norm", "dpo_norm"},
+                                                                      {"spin", "dpo"},
+                                                                      {"slic", "hinge"},
+                                                                      {"exo", "exo_pair"},
+                                                                      {"nca", "nca_pair"},
+                                                                      {"bco", "bco_pair"},
+                                                                      {"sppo", "sppo_hard"},
+                                                                      {"tpo-l", "tpo_l"},
+                                                                      {"r-dpo", "r_dpo"},
+                                                                      {"ipo_avg", "ipo"},
+                                                                      {"sigmoid, bco_pair,sft", "dpo+bco_pair+sft"}}) {
+    EXPECT_EQ(loss_name(parse_loss(alias)), name);
+  }
+  EXPECT_FALSE(std::get<IPO>(parse_loss("ipo_sum")).average);
+  EXPECT_TRUE(std::get<SimPO>(parse_loss("simpo-hinge")).hinge);
+  EXPECT_TRUE(std::get<BcoPair>(parse_loss("bco")).running_shift);
+  EXPECT_FALSE(std::get<BcoPair>(parse_loss("bco_pair")).running_shift);
   EXPECT_THAT(message_of([] { parse_loss("simp"); }), HasSubstr("\"simp\", expected one of simpo, dpo"));
 }
 
@@ -382,6 +503,97 @@ TEST(PreferenceLossOptions, KnownTrapsAreNoted) {
   EXPECT_THAT(unusual_settings(SimPO{.beta = 0.1, .gamma_beta_ratio = 5.0}), testing::SizeIs(2));
   EXPECT_THAT(unusual_settings(DPO{.beta = 10.0}), testing::SizeIs(1));
   EXPECT_TRUE(unusual_settings(DPO{}).empty());
+}
+
+TEST(PreferenceLoss, ASortedLossDoesNotDependOnTheOrderOfThePairs) {
+  const PairLogps logps = example();
+  const at::Tensor order = at::tensor({3, 0, 5, 1, 4, 2});
+  for (const PreferenceLoss& loss : {PreferenceLoss(Aot{.beta = 0.5}), PreferenceLoss(AotUnpaired{.beta = 0.5})}) {
+    const PairLosses out = preference_loss(loss, logps);
+    const auto moved = [&](const at::Tensor& t) { return t.index_select(0, order); };
+    const PairLosses other = preference_loss(loss, {.chosen = moved(logps.chosen),
+                                                    .rejected = moved(logps.rejected),
+                                                    .chosen_lengths = moved(logps.chosen_lengths),
+                                                    .rejected_lengths = moved(logps.rejected_lengths),
+                                                    .reference_chosen = moved(logps.reference_chosen),
+                                                    .reference_rejected = moved(logps.reference_rejected)});
+    EXPECT_TRUE(at::equal(moved(out.loss), other.loss)) << loss_name(loss);
+    EXPECT_TRUE(at::equal(moved(out.chosen_gradient), other.chosen_gradient)) << loss_name(loss);
+    EXPECT_TRUE(at::equal(moved(out.rejected_gradient), other.rejected_gradient)) << loss_name(loss);
+    PairLogps weighted = logps;
+    weighted.weight = at::full({6}, 2.0);
+    EXPECT_THAT(message_of([&] { preference_loss(loss, weighted); }), HasSubstr("sorts its pairs"));
+  }
+}
+
+TEST(PreferenceLoss, SoftSppoIsHardSppoUpToAConstantOfP) {
+  PairLogps logps = example();
+  logps.p = at::tensor({1.0, 0.8, 0.5, 0.0, 0.9, 0.3}, at::kDouble);
+  const PairLosses soft = preference_loss(SppoSoft{.beta = 0.5}, logps);
+  const PairLosses mixed = preference_loss(SppoHard{.beta = 0.5}, logps);
+  EXPECT_LT(worst_difference(soft.chosen_gradient, mixed.chosen_gradient), 1e-12);
+  EXPECT_LT(worst_difference(soft.rejected_gradient, mixed.rejected_gradient), 1e-12);
+  EXPECT_LT(worst_difference(mixed.loss - soft.loss, 2 * (1 - (2 * logps.p - 1).square())), 1e-12);
+}
+
+TEST(PreferenceLoss, MeanRewardIsThatOfBothSides) {
+  const PairLogps logps = example();
+  const at::Tensor a = logps.chosen - logps.reference_chosen, b = logps.rejected - logps.reference_rejected;
+  EXPECT_NEAR(mean_reward(BcoPair{.beta = 0.4, .running_shift = true}, logps),
+              0.4 * at::cat({a, b}).mean().item<double>(), 1e-12);
+  EXPECT_EQ(mean_reward(BcoPair{}, logps), 0.0);
+}
+
+TEST(PreferenceLoss, TheNllTermMayCoverOtherTokens) {
+  const PairLogps logps = example();
+  const double nll = -(logps.nll.sum() / logps.nll_lengths.sum()).item<double>();
+  EXPECT_NEAR(preference_loss(Sft{}, logps).loss.mean().item<double>(), nll, 1e-12);
+  EXPECT_THAT(message_of([&] { preference_loss(TPO{}, example_for(DPO{})); }), HasSubstr("nll is missing"));
+}
+
+TEST(PreferenceLoss, AverageLogProbsAreMeansInThePairPart) {
+  PairLogps logps = example();
+  logps.average_log_probs = true;
+  const PairLosses averaged = preference_loss(DPO{.beta = 2.0}, logps),
+                   norm = preference_loss(DPONorm{.beta = 2.0}, example());
+  EXPECT_LT(worst_difference(averaged.loss, norm.loss), 1e-12);
+  EXPECT_LT(worst_difference(averaged.chosen_gradient, norm.chosen_gradient), 1e-12);
+  EXPECT_LT(worst_difference(averaged.rejected_gradient, norm.rejected_gradient), 1e-12);
+  EXPECT_LT(worst_difference(preference_loss(Sft{}, logps).loss, preference_loss(Sft{}, example()).loss), 1e-12);
+}
+
+TEST(PreferenceLossOptions, MixesShareTheirOptionsAndHaveWeights) {
+  PreferenceLoss mix = parse_loss("sigmoid+bco_pair+sft");
+  const auto set = [&](const std::string& path, const auto& value) {
+    visit_leaves(
+        [&](const std::string& other, auto& field, const char*) {
+          if constexpr (std::same_as<std::remove_cvref_t<decltype(field)>, std::remove_cvref_t<decltype(value)>>) {
+            if (other == path) field = value;
+          }
+        },
+        mix);
+  };
+  set("beta", 0.3);
+  set("weights", std::string("0.8, 0.2,1"));
+  const LossMix& parts = std::get<LossMix>(mix);
+  EXPECT_EQ(std::get<DPO>(parts.losses[0].loss).beta, 0.3);
+  EXPECT_EQ(std::get<BcoPair>(parts.losses[1].loss).beta, 0.3);
+  EXPECT_EQ(parts.losses[1].weight, 0.2);
+  EXPECT_NO_THROW(validate(mix));
+  EXPECT_TRUE(needs_reference(mix));
+  EXPECT_FALSE(is_batchwise(mix));
+  EXPECT_TRUE(is_batchwise(parse_loss("aot+sft")));
+  EXPECT_THAT(message_of([&] { set("weights", std::string("1,2")); }), HasSubstr("expected 3 numbers"));
+  EXPECT_THAT(message_of([] {
+                validate(LossMix{{{DPO{.beta = 0.1}, 1.0}, {BcoPair{.beta = 0.2}, 1.0}}});
+              }),
+              HasSubstr("beta is 0.1 and 0.2, expected one value"));
+  EXPECT_THAT(message_of([] { validate(LossMix{{{DPO{}, 1.0}, {KTO{}, 1.0}}}); }), HasSubstr("kto is part of a mix"));
+  EXPECT_THAT(message_of([] {
+                validate(LossMix{{{TPO{.beta = 0.1}, 1.0}, {Sft{}, 1.0}}});
+              }),
+              HasSubstr("NLL terms of different tokens"));
+  EXPECT_THAT(message_of([] { validate(LossMix{}); }), HasSubstr("no losses"));
 }
 
 struct Collect {
