@@ -98,7 +98,9 @@ class Arguments {
     add_leaves(options, options, flag_of);
     // Other losses have other fields: all of them are flags, and which ones fit is known when the loss is.
     Options other = options;
-    for (const std::string_view name : loss_names()) {
+    std::vector<std::string> names{"dpo+sft"};  // a mix has weights
+    for (const std::string_view name : loss_names()) names.emplace_back(name);
+    for (const std::string& name : names) {
       bool has_loss = false;
       visit_leaves(
           [&](const std::string& path, auto& field, const char*) {

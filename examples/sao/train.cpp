@@ -9,6 +9,7 @@
 #include <sao/io/jsonl.h>
 #include <sao/loop/run_folder.h>
 #include <sao/loop/training.h>
+#include <sao/train/pairs.h>
 #include <sao/train/trainer.h>
 
 #include <array>
@@ -30,17 +31,22 @@ namespace fs = std::filesystem;
 
 /// "optimizer.learning_rate" -> "learning-rate,lr"
 std::string train_flag(const std::string& path) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kNames = {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 12> kNames = {
       {{"loss.name", "loss"},
+       {"loss.weights", "loss-weights"},
        {"loss.f_divergence.type", "f-divergence"},
        {"loss.f_divergence.alpha", "f-divergence-alpha"},
        {"optimizer.learning_rate", "learning-rate,lr"},
        {"schedule.kind", "schedule"},
-       {"checkpoint.every_steps", "checkpoint-every"}}};
+       {"reference.mode", "reference-mode"},
+       {"reference.file", "reference-file"},
+       {"reference.alpha", "reference-alpha"},
+       {"reference.sync_steps", "reference-sync-steps"},
+       {"checkpoint.every_steps", "checkpoint-every"},
+       {"checkpoint.keep", "checkpoint-keep"}}};
   for (const auto& [field, flag] : kNames) {
     if (path == field) return std::string(flag);
   }
-  if (path == "checkpoint.keep") return "checkpoint-keep";
   for (const std::string_view group : {"loss.", "optimizer.", "schedule."}) {
     if (path.starts_with(group)) return with_dashes(path.substr(group.size()));
   }
@@ -65,7 +71,9 @@ std::string lora_flag(const std::string& path) {
 struct Train {
   explicit Train(CLI::App& app) : arguments(app) {
     add_model_options(arguments, options);
-    arguments.add("data", data, "preference rows in TRL's form; - is the standard input", "d");
+    arguments.add(
+        "data", data,
+        "preference rows in TRL's form, of pairs or, for kto, completions with a label; - is the standard input", "d");
     arguments.add("output", output, "folder for the trained model, metrics.jsonl and checkpoints", "o");
     arguments.add("resume", resume, "continue the training in the output folder");
     arguments.add("reference", reference, "folder of the reference model; nothing is the model as it starts");
@@ -84,37 +92,70 @@ struct Train {
     const LogSink log = message_log();
     for (const std::string& sentence : unusual_settings(training.loss)) log(LogLevel::kWarning, sentence);
 
-    const std::vector<Preference> rows = read_jsonl<Preference>(data);
-    if (rows.empty()) throw InputError(fmt::format("{}: no rows, expected preference pairs", data));
-    warn_of_repeats(rows, log);
+    if (is_unpaired(training.loss)) {
+      train(read_unpaired(), [](const auto& rows, const ChatTokenizer& text, const std::string& policy) {
+        return tokenize_completions(rows, text, policy);
+      });
+    } else {
+      train(read_jsonl<Preference>(data), [](const auto& rows, const ChatTokenizer& text, const std::string& policy) {
+        return tokenize_pairs(rows, text, policy);
+      });
+    }
+  }
+
+  /// Pairs among the rows give two completions each, as TRL's KTOTrainer unpairs them.
+  std::vector<UnpairedPreference> read_unpaired() const {
+    std::vector<UnpairedPreference> rows;
+    for_each_line(data, [&](std::string_view line) {
+      const Row row(line);
+      if (row.has("chosen") || row.has("chosen_ids")) {
+        Preference pair;
+        from_json_line(line, pair);
+        for (UnpairedPreference& one : unpaired(pair)) rows.push_back(std::move(one));
+      } else {
+        from_json_line(line, rows.emplace_back());
+      }
+    });
+    return rows;
+  }
+
+  template <class Rows, class Tokenize>
+  void train(const Rows& rows, Tokenize&& tokenize) {
+    const LogSink log = message_log();
+    if (rows.empty()) throw InputError(fmt::format("{}: no rows, expected preferences", data));
+    if constexpr (std::same_as<Rows, std::vector<Preference>>) warn_of_repeats(rows, log);
     CausalLM policy = load_model(options);
     if (adapting.lora.r > 0) policy = policy.with_lora(adapting.lora, training.seed.fork("lora"));
     const ChatTokenizer text = ChatTokenizer::load(model_folder(options.model));
     check_tokenizer(text.tokenizer(), policy.config());
-    std::vector<TokenPair> pairs = tokenize_pairs(rows, text);
+    auto tokens = tokenize(rows, text, training.token_policy);
+    const bool uses_model =
+        needs_reference(training.loss) && (training.reference.mode == "frozen" || training.reference.mode == "moving");
     std::optional<CausalLM> reference_model;
-    if (!reference.empty() && needs_reference(training.loss)) {
+    if (!reference.empty() && uses_model) {
       std::error_code ignored;
       const bool is_base = fs::equivalent(model_folder(reference), model_folder(options.model), ignored);
       reference_model = is_base && policy.lora() != nullptr ? policy.base() : load_model(options, reference);
     }
-    if (!reference.empty() && !needs_reference(training.loss)) {
-      log(LogLevel::kWarning,
-          fmt::format("the loss {} has no reference: --reference is not used", loss_name(training.loss)));
+    if (!reference.empty() && !uses_model) {
+      log(LogLevel::kWarning, fmt::format("the loss {} with reference mode {} needs no model: --reference is not used",
+                                          loss_name(training.loss), training.reference.mode));
     }
 
     const fs::path checkpoints = fs::path(output) / "checkpoints";
     const fs::path metrics = fs::path(output) / "metrics.jsonl";
     {
-      TrainerOptions keeping = training;
-      ++keeping.checkpoint.keep;  // see train_to_end
-      Trainer trainer(policy, std::move(pairs), keeping, std::move(reference_model));
+      Trainer trainer(policy, std::move(tokens), training, std::move(reference_model));
       RunFolder folder(output, {.resume = resume});  // made last: nothing stays of what cannot be trained
       folder.fix_manifest(manifest());
       const ProgressSink progress = terminal_progress();
       trainer.set_progress(progress);
       for (const auto& [reason, count] : trainer.dropped()) {
-        log(LogLevel::kWarning, fmt::format("{} of {} pairs are not trained on: {}", count, rows.size(), reason));
+        log(LogLevel::kWarning, fmt::format("{} of {} rows are not trained on: {}", count, rows.size(), reason));
+      }
+      warn_of_imbalance(trainer, log);
+      for (const auto& [what, count] : trainer.cut()) {
+        log(LogLevel::kWarning, fmt::format("{} of {} rows lost tokens of the {}", count, rows.size(), what));
       }
       train_to_end(
           trainer, checkpoints, metrics, training.checkpoint,
@@ -143,6 +184,23 @@ struct Train {
       log(LogLevel::kWarning,
           fmt::format("{} of {} pairs are trained on although they are: {}", count, check.rows, reason));
     }
+  }
+
+  /// KTO's paper, eq. 8: what the desirable rows weigh together over what the undesirable ones do.
+  void warn_of_imbalance(const Trainer& trainer, const LogSink& log) const {
+    const KTO* kto = std::get_if<KTO>(&training.loss);
+    if (kto == nullptr) return;
+    double desirable = 0.0, undesirable = 0.0;
+    for (const TokenCompletion& row : trainer.completions()) {
+      (row.label ? desirable : undesirable) +=
+          row.weight * (row.label ? kto->desirable_weight : kto->undesirable_weight);
+    }
+    if (desirable >= undesirable && 3.0 * desirable <= 4.0 * undesirable) return;
+    log(LogLevel::kWarning,
+        fmt::format(
+            "desirable rows weigh {:.4g} together, undesirable ones {:.4g}, where 1 to 4/3 of that is advised: see "
+            "--desirable-weight and --undesirable-weight",
+            desirable, undesirable));
   }
 
   void check_training_options() {

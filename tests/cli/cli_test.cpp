@@ -531,6 +531,51 @@ TEST_F(CliTest, TrainsMergesAndUsesAdapters) {
   EXPECT_FALSE(fs::exists(*folder_ / "x"));
 }
 
+TEST_F(CliTest, TheLossSaysWhatRowsTrainTakes) {
+  write_file_atomically(*folder_ / "pairs.jsonl", preference_rows());
+  write_file_atomically(*folder_ / "completions.jsonl",
+                        "{\"prompt\": \"the fox\", \"completion\": \"first\", \"label\": true}\n"
+                        "{\"prompt\": [{\"role\": \"user\", \"content\": \"why\"}], \"completion\": [{\"role\": "
+                        "\"assistant\", \"content\": \"no\"}], \"label\": false}\n"
+                        "{\"prompt_ids\": [2, 300], \"completion_ids\": [301, 5], \"label\": true}\n");
+  const auto train = [&](const std::string& data, const std::string& output, std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"train", "--model",        "model", "--data", data,   "--output",
+                                          output,  "--batch-size",   "3",     "--lr",   "1e-3", "--epochs",
+                                          "2",     "--warmup-ratio", "0"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return sao(arguments);
+  };
+  const Outcome kto = train("completions.jsonl", "kto", {"--loss", "kto", "--desirable-weight", "1.3"});
+  ASSERT_EQ(kto.status, 0) << kto.err;
+  const auto metrics = rows(read_file(*folder_ / "kto/metrics.jsonl"));
+  ASSERT_EQ(metrics.size(), 2u);
+  EXPECT_TRUE(metrics[0].contains("kl"));
+  EXPECT_FALSE(metrics[0].contains("rewards/accuracies"));
+  // Pairs are unpaired: six completions, two steps an epoch.
+  ASSERT_EQ(train("pairs.jsonl", "kto-pairs", {"--loss", "kto"}).status, 0);
+  EXPECT_EQ(rows(read_file(*folder_ / "kto-pairs/metrics.jsonl")).size(), 4u);
+  expect_failure(train("completions.jsonl", "dpo", {"--loss", "dpo"}), 1, "completions.jsonl:1: no field");
+
+  const Outcome mix =
+      train("pairs.jsonl", "mix",
+            {"--loss", "sigmoid+bco_pair+sft", "--loss-weights", "0.8,0.2,1", "--beta", "0.2", "--token-metrics"});
+  ASSERT_EQ(mix.status, 0) << mix.err;
+  const auto manifest = nlohmann::json::parse(read_file(*folder_ / "mix/manifest.json"));
+  EXPECT_EQ(manifest["settings"]["loss.name"], "dpo+bco_pair+sft");
+  EXPECT_EQ(manifest["settings"]["loss.weights"], "0.8,0.2,1");
+  EXPECT_EQ(manifest["settings"]["loss.beta"], 0.2);
+  EXPECT_TRUE(rows(read_file(*folder_ / "mix/metrics.jsonl"))[0].contains("entropy"));
+  expect_failure(train("pairs.jsonl", "no", {"--loss", "dpo+sft", "--loss-weights", "1"}), 2, "expected 2 numbers");
+
+  ASSERT_EQ(
+      train("pairs.jsonl", "file", {"--loss", "dpo", "--reference", "model", "--reference-file", "ref.jsonl"}).status,
+      0);
+  EXPECT_TRUE(fs::exists(*folder_ / "ref.jsonl"));
+  ASSERT_EQ(train("pairs.jsonl", "again", {"--loss", "dpo", "--reference-file", "ref.jsonl"}).status, 0);
+  EXPECT_EQ(read_file(*folder_ / "file/model/model.safetensors"),
+            read_file(*folder_ / "again/model/model.safetensors"));
+}
+
 TEST_F(CliTest, TrainRefusesBadRowsBeforeItMakesAnything) {
   write_file_atomically(*folder_ / "bad.jsonl", preference_rows() + "{\"prompt\": \"q\", \"chosen\": \"a\"}\n");
   const auto train = [&](const std::string& data) {

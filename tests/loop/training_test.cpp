@@ -43,8 +43,6 @@ class TrainingTest : public ::testing::Test {
     const CausalLM policy = CausalLM::load(folder_ / "model");
     const fs::path where = folder_ / name;
     fs::create_directories(where);
-    const CheckpointOptions checkpoint = options.checkpoint;
-    ++options.checkpoint.keep;
     Trainer trainer(policy, some_pairs(), options);
     first_step_ = 0;
     const auto count_down = [&](const Trainer&) {
@@ -59,7 +57,7 @@ class TrainingTest : public ::testing::Test {
       return to_json_line(stepped.metrics());
     };
     try {
-      train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", checkpoint, on_step, line);
+      train_to_end(trainer, where / "checkpoints", where / "metrics.jsonl", options.checkpoint, on_step, line);
     } catch (const std::runtime_error&) {
     }
     return read_file(where / "metrics.jsonl");

@@ -58,9 +58,26 @@ inline std::vector<TokenPair> toy_pairs(std::size_t count, std::uint64_t seed = 
                      .rejected = random_ids(s.fork("rejected"), 1 + uniform_below(s, 2, 6), 31, 61),
                      .p = 0.6 + 0.4 * uniform(s, 3),
                      .weight = 0.5 + uniform(s, 4),
-                     .id = "pair-" + std::to_string(i)});
+                     .id = "pair-" + std::to_string(i),
+                     .gold = random_ids(s.fork("gold"), 1 + uniform_below(s, 5, 6), 1, 30)});
   }
   return pairs;
+}
+
+/// Completions of random tokens: desirable ones have small ids, undesirable ones large.
+inline std::vector<TokenCompletion> toy_completions(std::size_t count, std::uint64_t seed = 3) {
+  std::vector<TokenCompletion> rows;
+  for (std::size_t i = 0; i < count; ++i) {
+    const Seed s = Seed{seed}.fork(i);
+    const bool good = i % 2 == 0;
+    rows.push_back(
+        {.prompt = random_ids(s.fork("prompt"), 2 + uniform_below(s, 0, 5)),
+         .completion = random_ids(s.fork("completion"), 1 + uniform_below(s, 1, 6), good ? 1 : 31, good ? 30 : 61),
+         .label = good,
+         .weight = 0.5 + uniform(s, 4),
+         .id = "row-" + std::to_string(i)});
+  }
+  return rows;
 }
 
 inline std::vector<at::Tensor> copy_weights(const CausalLM& model) {

@@ -22,6 +22,7 @@
 namespace sao {
 namespace {
 
+using ::testing::AllOf;
 using testing::copy_weights;
 using ::testing::HasSubstr;
 using testing::largest_difference;
@@ -59,14 +60,18 @@ TEST(Trainer, LearnsAToyPreferenceWithEveryLoss) {
     TrainerOptions options = small_options(parse_loss(name));
     options.epochs = 5;
     options.schedule.kind = "constant";
-    Trainer trainer(tiny_model(), toy_pairs(32), options);
+    auto pairs = toy_pairs(32);
+    for (TokenPair& pair : pairs) pair.weight = sorts_pairs(options.loss) ? 1.0 : pair.weight;
+    Trainer trainer = is_unpaired(options.loss) ? Trainer(tiny_model(), testing::toy_completions(32), options)
+                                                : Trainer(tiny_model(), pairs, options);
     ASSERT_TRUE(trainer.step());
     const TrainMetrics first = trainer.metrics();
     run(trainer);
     const TrainMetrics last = trainer.metrics();
     EXPECT_LT(last.loss, first.loss) << name;
-    // DiscoPOP's loss has an optimum at small margins; sft never sees the rejected responses.
-    if (name != "sft" && name != "discopop") {
+    // DiscoPOP's loss has an optimum at small margins; sft never sees the rejected responses, and TPO with its default
+    // beta hardly does.
+    if (name != "sft" && name != "discopop" && name != "tpo") {
       EXPECT_GT(last.reward_margin, first.reward_margin) << name;
     }
     EXPECT_EQ(last.step, 20) << name;
@@ -519,6 +524,281 @@ TEST(Trainer, DropsAndRefusesBadPairs) {
               HasSubstr("none of 1 pairs can be used, 1 empty_response"));
   EXPECT_THAT(message_of([&] { Trainer(tiny_model(1, DType::kFloat16), toy_pairs(2), small_options()); }),
               HasSubstr("float16 loses gradients"));
+}
+
+std::vector<TokenPair> unit_weights(std::vector<TokenPair> pairs) {
+  for (TokenPair& pair : pairs) pair.weight = 1.0;
+  return pairs;
+}
+
+// The losses whose value of a row depends on other rows, or on the token statistics.
+TEST(Trainer, MicroBatchesChangeNothingForBatchwiseLosses) {
+  const auto run_with = [](const PreferenceLoss& loss, bool weighting, std::int64_t at_once, const CausalLM& policy) {
+    TrainerOptions options = small_options(loss);
+    options.use_weighting = weighting;
+    options.micro_batch_pairs = at_once;
+    options.epochs = 3;
+    Trainer trainer = is_unpaired(loss) ? Trainer(policy, testing::toy_completions(16), options)
+                                        : Trainer(policy, unit_weights(toy_pairs(16)), options);
+    std::vector<double> losses;
+    while (trainer.step()) losses.push_back(trainer.metrics().loss);
+    return losses;
+  };
+  const std::vector<std::pair<PreferenceLoss, bool>> cases = {{Aot{.beta = 0.5}, false},
+                                                              {AotUnpaired{.beta = 0.5}, false},
+                                                              {BcoPair{.beta = 0.5, .running_shift = true}, false},
+                                                              {DPO{.beta = 0.5}, true},
+                                                              {parse_loss("aot+sft"), false},
+                                                              {ORPO{.nll_of_prompt = true}, false},
+                                                              {TPO{.beta = 0.5}, false},
+                                                              {KTO{.beta = 0.5}, false}};
+  for (const auto& [loss, weighting] : cases) {
+    const CausalLM a = tiny_model(), b = tiny_model();
+    const std::vector<double> whole = run_with(loss, weighting, 0, a), parts = run_with(loss, weighting, 3, b);
+    ASSERT_EQ(whole.size(), 6u);
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      EXPECT_NEAR(whole[i], parts[i], 1e-5 * std::max(1.0, std::abs(whole[i]))) << loss_name(loss) << " step " << i + 1;
+    }
+    EXPECT_LT(largest_difference(a, b), 2e-5) << loss_name(loss);
+  }
+}
+
+TEST(Trainer, ResumeIsExactWithStateOfItsOwn) {
+  struct Case {
+    const char* name;
+    PreferenceLoss loss;
+    ReferenceOptions reference;
+  };
+  const std::vector<Case> cases = {{"running shift", BcoPair{.beta = 0.5, .running_shift = true}, {}},
+                                   {"moving", DPO{.beta = 0.5}, {.mode = "moving", .alpha = 0.6, .sync_steps = 3}},
+                                   {"kto", KTO{.beta = 0.5}, {}},
+                                   {"kto moving", KTO{.beta = 0.5}, {.mode = "moving", .sync_steps = 2}},
+                                   {"none", DPO{.beta = 0.5}, {.mode = "none"}}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const TemporaryFolder folder;
+    TrainerOptions options = small_options(c.loss);
+    options.epochs = 3;
+    options.reference = c.reference;
+    const auto make = [&](const CausalLM& policy) {
+      return is_unpaired(c.loss) ? Trainer(policy, testing::toy_completions(21), options)
+                                 : Trainer(policy, toy_pairs(21), options);
+    };
+    const CausalLM whole = tiny_model();
+    Trainer uninterrupted = make(whole);
+    const std::vector<std::string> expected = run(uninterrupted);
+    ASSERT_EQ(expected.size(), 9u);
+    options.checkpoint.every_steps = 2;
+    std::vector<std::string> lines;
+    {
+      Trainer first = make(tiny_model());
+      first.start_or_resume(folder.path());
+      for (int i = 0; i < 4; ++i) {
+        ASSERT_TRUE(first.step());
+        lines.push_back(to_json_line(first.metrics()));
+      }
+    }
+    const CausalLM resumed = tiny_model(77);
+    Trainer second = make(resumed);
+    second.start_or_resume(folder.path());
+    for (const std::string& line : run(second)) lines.push_back(line);
+    EXPECT_EQ(lines, expected);
+    EXPECT_TRUE(same_bits(resumed, copy_weights(whole)));
+  }
+}
+
+TEST(Trainer, AMovingReferenceWithAlphaOneIsThePolicyOfTheLastSync) {
+  TrainerOptions options = small_options(DPO{});
+  options.reference = {.mode = "moving", .alpha = 1.0, .sync_steps = 1};
+  const CausalLM policy = tiny_model(), given = tiny_model();
+  const auto before = copy_weights(given);
+  Trainer trainer(policy, toy_pairs(16), options, given);
+  while (trainer.step()) {
+    // Policy and reference are equal at every step's beginning.
+    EXPECT_NEAR(trainer.metrics().rewards_chosen, 0.0, 1e-5);
+    EXPECT_NEAR(trainer.metrics().rewards_rejected, 0.0, 1e-5);
+  }
+  EXPECT_TRUE(same_bits(given, before));
+}
+
+TEST(Trainer, ReferenceModeNoneIsTheReferenceFreeForm) {
+  TrainerOptions options = small_options(DPO{.beta = 0.1});
+  options.batch_size = 16;
+  options.reference.mode = "none";
+  Trainer trainer(tiny_model(), toy_pairs(16), options);
+  ASSERT_TRUE(trainer.step());
+  EXPECT_NEAR(trainer.metrics().rewards_chosen, 0.1 * trainer.metrics().logps_chosen, 1e-9);
+}
+
+TEST(Trainer, ReferenceLogProbsOfRowsReplaceTheModel) {
+  const CausalLM reference = tiny_model(2);
+  auto pairs = toy_pairs(12);
+  TrainerOptions options = small_options(DPO{});
+  const CausalLM a = tiny_model(), b = tiny_model();
+  Trainer with_model(a, pairs, options, reference);
+  const std::vector<std::string> expected = run(with_model);
+  options.reference.mode = "rows";
+  EXPECT_THAT(message_of([&] { Trainer(b, pairs, options).step(); }),
+              HasSubstr("\"pair-0\" has no reference log-prob of chosen"));
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    pairs[i].reference_chosen = with_model.reference_chosen()[i];
+    pairs[i].reference_rejected = with_model.reference_rejected()[i];
+  }
+  Trainer with_rows(b, pairs, options);
+  EXPECT_EQ(run(with_rows), expected);
+  EXPECT_TRUE(same_bits(a, copy_weights(b)));
+}
+
+TEST(Trainer, AFileOfReferenceLogProbsReplacesTheModel) {
+  const TemporaryFolder folder;
+  for (const PreferenceLoss& loss : {PreferenceLoss(DPO{}), PreferenceLoss(KTO{})}) {
+    TrainerOptions options = small_options(loss);
+    options.reference.file = folder / (loss_name(loss) + ".jsonl");
+    const auto make = [&](const CausalLM& policy, std::optional<CausalLM> reference, std::size_t rows) {
+      return is_unpaired(loss) ? Trainer(policy, testing::toy_completions(rows), options, std::move(reference))
+                               : Trainer(policy, toy_pairs(rows), options, std::move(reference));
+    };
+    const CausalLM a = tiny_model(), b = tiny_model();
+    Trainer writes = make(a, tiny_model(2), 12);
+    const std::vector<std::string> expected = run(writes);
+    const std::string written = read_file(options.reference.file);
+    Trainer reads = make(b, std::nullopt, 12);  // no reference model anywhere
+    EXPECT_EQ(run(reads), expected);
+    EXPECT_TRUE(same_bits(a, copy_weights(b)));
+    EXPECT_EQ(read_file(options.reference.file), written);
+    // Rows that the file does not know need its model; another one is refused.
+    EXPECT_THAT(message_of([&] { make(tiny_model(), std::nullopt, 13).step(); }), HasSubstr("another reference"));
+    EXPECT_THAT(message_of([&] { make(tiny_model(), tiny_model(3), 12).step(); }), HasSubstr("another reference"));
+    EXPECT_TRUE(make(tiny_model(), tiny_model(2), 13).step());
+    EXPECT_GT(read_file(options.reference.file).size(), written.size());
+  }
+  TrainerOptions options = small_options(DPO{});
+  options.reference.file = folder / "bad.jsonl";
+  write_file_atomically(folder / "bad.jsonl", "{\"format\": 1, \"model\": \"x\"}\n{\"key\": \"a\"}\n");
+  EXPECT_THAT(message_of([&] { Trainer(tiny_model(), toy_pairs(2), options).step(); }), HasSubstr("bad.jsonl:2"));
+}
+
+TEST(Trainer, AScorerMayBeTheReference) {
+  const CausalLM reference = tiny_model(2), a = tiny_model(), b = tiny_model();
+  Trainer with_model(a, toy_pairs(12), small_options(DPO{}), reference);
+  Trainer with_scorer(b, toy_pairs(12), small_options(DPO{}));
+  with_scorer.set_reference(model_reference(reference));
+  EXPECT_EQ(run(with_model), run(with_scorer));
+  EXPECT_THAT(message_of([&] { with_scorer.set_reference(model_reference(reference)); }), HasSubstr("has begun"));
+}
+
+TEST(Trainer, TheRunningShiftIsTheMeanOfTheBatchMeans) {
+  TrainerOptions options = small_options(BcoPair{.beta = 0.5, .running_shift = true});
+  Trainer trainer(tiny_model(), unit_weights(toy_pairs(16)), options, tiny_model(2));
+  double mean = 0.0, steps = 0.0;
+  while (trainer.step()) {
+    const TrainMetrics& m = trainer.metrics();
+    mean += (0.5 * (m.rewards_chosen + m.rewards_rejected) - mean) / ++steps;
+    if (steps == 1.0) {
+      // With so little reward the loss is linear in it: what the shift takes off chosen it gives to rejected.
+      EXPECT_NEAR(m.loss, 2 * std::numbers::ln2 - 0.5 * m.reward_margin, 0.1 * std::abs(m.reward_margin) + 0.05);
+    }
+  }
+  const TemporaryFolder folder;
+  options.checkpoint.every_steps = 1;
+  Trainer again(tiny_model(), unit_weights(toy_pairs(16)), options, tiny_model(2));
+  again.start_or_resume(folder.path());
+  run(again);
+  const auto state = nlohmann::json::parse(read_file(folder / "step-000004" / "state.json"));
+  EXPECT_EQ(state["rewards"]["steps"], 4);
+  EXPECT_NEAR(state["rewards"]["mean"].get<double>(), mean, 1e-12);
+}
+
+TEST(Trainer, TokenMetricsAreThereWhenAskedFor) {
+  TrainerOptions options = small_options(DPO{});
+  Trainer without(tiny_model(), toy_pairs(8), options);
+  ASSERT_TRUE(without.step());
+  EXPECT_FALSE(without.metrics().entropy.has_value());
+  options.token_metrics = true;
+  Trainer with(tiny_model(), toy_pairs(8), options);
+  ASSERT_TRUE(with.step());
+  const auto line = nlohmann::json::parse(to_json_line(with.metrics()));
+  for (const char* name : {"entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected", "nll_loss"}) {
+    EXPECT_TRUE(line.contains(name)) << name;
+  }
+  EXPECT_GT(line["entropy"], 0.0);
+  EXPECT_LT(line["entropy"], std::log(61.0));
+  EXPECT_EQ(with.metrics().loss, without.metrics().loss);
+}
+
+TEST(Trainer, TakesTheRowsOfItsLoss) {
+  EXPECT_THAT(message_of([] { Trainer(tiny_model(), toy_pairs(4), small_options(KTO{})); }),
+              HasSubstr("the loss kto takes completions with a label, found pairs"));
+  EXPECT_THAT(message_of([] { Trainer(tiny_model(), testing::toy_completions(4), small_options(DPO{})); }),
+              HasSubstr("the loss dpo takes pairs, found completions"));
+  EXPECT_THAT(message_of([] { Trainer(tiny_model(), testing::toy_completions(1), small_options(KTO{})); }),
+              HasSubstr("expected two rows or more"));
+  auto rows = testing::toy_completions(4);
+  rows[0].prompt.assign(60, 5);
+  rows[0].completion = {7};
+  rows[1].completion.assign(62, 5);
+  rows[1].prompt = {7};
+  TrainerOptions options = small_options(KTO{});
+  EXPECT_EQ(Trainer(tiny_model(), rows, options).completions().size(), 4u);
+  rows[0].prompt.assign(100, 5);
+  options.max_length = 0;
+  EXPECT_THAT(message_of([&] { Trainer(tiny_model(), rows, options); }), HasSubstr("lower max_length"));
+  EXPECT_THAT(message_of([] { Trainer(tiny_model(), toy_pairs(4), small_options(Aot{})); }),
+              HasSubstr("expected 1: loss aot sorts its pairs"));
+  auto pairs = toy_pairs(4);
+  pairs[2].gold.clear();
+  Trainer tpo(tiny_model(), pairs, small_options(TPO{}));
+  EXPECT_EQ(tpo.dropped().at("no_third_response"), 1);
+}
+
+TEST(Trainer, KtoLogsEachLabelAndItsKl) {
+  TrainerOptions options = small_options(KTO{.beta = 0.3});
+  options.epochs = 6;
+  Trainer trainer(tiny_model(), testing::toy_completions(16), options);
+  const auto lines = run(trainer);
+  const auto first = nlohmann::json::parse(lines.front()), last = nlohmann::json::parse(lines.back());
+  EXPECT_NEAR(first["kl"], 0.0, 1e-4);
+  EXPECT_TRUE(last.contains("kl"));
+  EXPECT_FALSE(first.contains("rewards/accuracies"));
+  EXPECT_GT(last["rewards/chosen"], last["rewards/rejected"]);
+  auto only_good = testing::toy_completions(8);
+  for (TokenCompletion& row : only_good) row.label = true;
+  Trainer one_sided(tiny_model(), only_good, small_options(KTO{}));
+  ASSERT_TRUE(one_sided.step());
+  const auto line = nlohmann::json::parse(to_json_line(one_sided.metrics()));
+  EXPECT_TRUE(line.contains("rewards/chosen"));
+  EXPECT_FALSE(line.contains("rewards/rejected"));
+  EXPECT_FALSE(line.contains("rewards/margins"));
+}
+
+TEST(TrainerOptions, WhatDoesNotGoTogetherIsNamed) {
+  const auto problem = [](auto&& change) {
+    TrainerOptions options;
+    change(options);
+    return message_of([&] { validate(options); });
+  };
+  EXPECT_THAT(problem([](TrainerOptions& o) { o.reference.mode = "ema"; }), HasSubstr("mode is \"ema\""));
+  EXPECT_THAT(problem([](TrainerOptions& o) { o.reference.alpha = 0.0; }), HasSubstr("alpha is 0"));
+  EXPECT_THAT(problem([](TrainerOptions& o) {
+                o.reference.mode = "none";
+                o.reference.file = "x";
+              }),
+              HasSubstr("file is \"x\""));
+  EXPECT_THAT(problem([](TrainerOptions& o) { o.token_policy = "fast"; }), HasSubstr("token_policy is \"fast\""));
+  EXPECT_THAT(problem([](TrainerOptions& o) { o.truncation = "simpo"; }), HasSubstr("max_prompt_length is 0"));
+  EXPECT_THAT(problem([](TrainerOptions& o) {
+                o.loss = Aot{};
+                o.use_weighting = true;
+                o.soft_labels = true;
+              }),
+              AllOf(HasSubstr("use_weighting"), HasSubstr("soft_labels")));
+  EXPECT_THAT(problem([](TrainerOptions& o) {
+                o.loss = KTO{};
+                o.reference.mode = "rows";
+                o.batch_size = 1;
+                o.ld_alpha = 0.5;
+              }),
+              AllOf(HasSubstr("reference.mode"), HasSubstr("batch_size"), HasSubstr("ld_alpha")));
 }
 
 TEST(TrainerOptions, ProblemsAreNamedTogether) {

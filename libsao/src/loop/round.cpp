@@ -384,7 +384,6 @@ struct Run::Impl {
       loaded.reset();  // its weights change from here on
       TrainerOptions options = settings.train;
       options.seed = detail::round_seed(settings.seed, round, "train");
-      ++options.checkpoint.keep;  // see train_to_end
       std::optional<CausalLM> reference;
       if (needs_reference(options.loss) && settings.reference == "base" && round > 1)
         reference = load_model(settings.model);

@@ -64,14 +64,12 @@ void train_to_end(Trainer& trainer, const fs::path& checkpoints, const fs::path&
   while (trainer.step()) {
     file.append(line ? line(trainer) : to_json_line(trainer.metrics()));
     const std::int64_t step = trainer.steps_done();
-    if (options.every_steps > 0 && step % options.every_steps == 0) {  // there is a new checkpoint
-      file.sync();
-      remove_checkpoints(checkpoints, static_cast<std::size_t>(step), options.keep);
-    }
+    // There is a new checkpoint: the next step may remove older ones, once the line of this one is on disk.
+    const bool is_due = options.every_steps > 0 && step % options.every_steps == 0;
+    if (is_due || step == trainer.total_steps()) file.sync();
     if (on_step) on_step(trainer);
   }
   file.sync();
-  remove_checkpoints(checkpoints, static_cast<std::size_t>(trainer.steps_done()), options.keep);
 }
 
 }  // namespace sao

@@ -96,9 +96,10 @@ double Core::learning_rate() const {
   return options_.optimizer.learning_rate * schedule_factor(options_.schedule, steps_done(), total_steps_);
 }
 
-at::Tensor Core::scored_logps(const PackedTokens& tokens, const at::Tensor& rows, const at::Tensor& targets) const {
+at::Tensor Core::scored_logps(const PackedTokens& tokens, const at::Tensor& rows, const at::Tensor& targets,
+                              ops::TokenStatistics* statistics) const {
   return model_.log_probs(model_.hidden(tokens).index_select(0, rows.to(model_.device())), targets,
-                          options_.chunk_tokens);
+                          options_.chunk_tokens, statistics);
 }
 
 void Core::backward(const at::Tensor& values, const at::Tensor& gradient) {
@@ -193,6 +194,12 @@ void Core::save_if_due(const OrderedJson& identity, const OrderedJson& progress,
     write_safetensors(temporary / kTensorsFile, tensors);
     write_file_atomically(temporary / kStateFile, dump_json_pretty(state));
   });
+  may_prune_ = true;
+}
+
+void Core::prune() {
+  if (!has_folder() || !may_prune_) return;
+  may_prune_ = false;
   const auto found = find_checkpoints(folder_);
   const auto keep = static_cast<std::size_t>(options_.checkpoint.keep);
   for (std::size_t i = 0; i + keep < found.size(); ++i) remove_checkpoint(found[i].second);

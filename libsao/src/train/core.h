@@ -59,8 +59,9 @@ class Core {
 
   /// Begins a batch: drops gradients that a failed step or somebody else's backward left.
   void begin_step() { optimizer_.zero_grad(); }
-  /// Log-probs [n] of `targets` after rows `rows` of the pack.
-  at::Tensor scored_logps(const PackedTokens& tokens, const at::Tensor& rows, const at::Tensor& targets) const;
+  /// Log-probs [n] of `targets` after rows `rows` of the pack. `statistics` is filled in when given.
+  at::Tensor scored_logps(const PackedTokens& tokens, const at::Tensor& rows, const at::Tensor& targets,
+                          ops::TokenStatistics* statistics = nullptr) const;
   /// Adds the gradients of sum(gradient * values).
   void backward(const at::Tensor& values, const at::Tensor& gradient);
 
@@ -76,6 +77,9 @@ class Core {
   /// Compares what the checkpoint was made with against now (adapters and their base are seen to here), then loads it.
   /// Throws InputError naming every difference.
   void restore(const SavedState& saved, const OrderedJson& identity);
+  /// Removes all but the newest `keep` checkpoints. Called when a step begins, not when one ends: a new checkpoint is
+  /// of no use before its caller has taken in the step, and until then those before it are needed.
+  void prune();
   /// Writes a checkpoint when one is due after the last update.
   void save_if_due(const OrderedJson& identity, const OrderedJson& progress, const NamedTensors& more);
 
@@ -89,7 +93,8 @@ class Core {
   std::int64_t total_steps_;
   AdamW optimizer_;
   std::filesystem::path folder_;
-  OrderedJson adapters_;  // and the frozen weights below them, once there are checkpoints; else null
+  OrderedJson adapters_;   // and the frozen weights below them, once there are checkpoints; else null
+  bool may_prune_ = true;  // there may be more checkpoints than are kept
 };
 
 /// Calls `work`, with running out of memory turned into a ResourceError that names the option to lower.

@@ -167,6 +167,7 @@ struct LanguageModelTrainer::Impl {
 
   bool step() {
     stepped = true;
+    core->prune();
     if (core->done()) return false;
     throughput.begin();
     const c10::AutoGradMode with_grad(true);

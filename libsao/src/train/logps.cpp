@@ -49,7 +49,7 @@ CompletionBatch pack_completions(std::span<const PromptedResponse> completions) 
   const auto before = [](TokenSpan a, TokenSpan b) { return std::ranges::lexicographical_compare(a, b); };
   std::map<TokenSpan, Shared, decltype(before)> prompts(before);
   for (std::size_t s = 0; s < completions.size(); ++s) {
-    const auto& [prompt, response] = completions[s];
+    const auto& [prompt, response, score_prompt] = completions[s];
     if (prompt.empty() || response.empty()) {
       throw InputError(fmt::format("completion {}: prompt of {} tokens, response of {}, expected neither empty", s,
                                    prompt.size(), response.size()));
@@ -67,7 +67,7 @@ CompletionBatch pack_completions(std::span<const PromptedResponse> completions) 
     end += static_cast<std::int64_t>(ids.size());
   };
   for (std::size_t s = 0; s < completions.size(); ++s) {
-    const auto& [prompt, response] = completions[s];
+    const auto& [prompt, response, score_prompt] = completions[s];
     const auto prompt_length = static_cast<std::int64_t>(prompt.size());
     const TokenSpan inputs = response.first(response.size() - 1);
     Shared& known = prompts[prompt];
@@ -83,12 +83,19 @@ CompletionBatch pack_completions(std::span<const PromptedResponse> completions) 
     }
     // The prompt's last token predicts the response's first, and so on.
     const std::int64_t first = known.uses == 1 ? known.begin + prompt_length : end;
-    for (std::size_t t = 0; t < response.size(); ++t) {
-      rows.push_back(t == 0 ? known.begin + prompt_length - 1 : first + static_cast<std::int64_t>(t) - 1);
-      targets.push_back(response[t]);
+    const std::size_t scored = targets.size();
+    const auto score = [&](std::int64_t row, TokenId target) {
+      rows.push_back(row);
+      targets.push_back(target);
       owner.push_back(static_cast<std::int64_t>(s));
+    };
+    for (std::size_t t = 1; score_prompt && t < prompt.size(); ++t) {
+      score(known.begin + static_cast<std::int64_t>(t) - 1, prompt[t]);
     }
-    lengths.push_back(static_cast<std::int64_t>(response.size()));
+    for (std::size_t t = 0; t < response.size(); ++t) {
+      score(t == 0 ? known.begin + prompt_length - 1 : first + static_cast<std::int64_t>(t) - 1, response[t]);
+    }
+    lengths.push_back(static_cast<std::int64_t>(targets.size() - scored));
     if (known.uses > 1 && !inputs.empty()) append(inputs, known.sequence);
   }
   return {pack(sequences), int64_tensor(rows), int64_tensor(targets), int64_tensor(owner), int64_tensor(lengths)};
@@ -127,8 +134,9 @@ std::vector<std::vector<double>> response_token_logps(const CausalLM& model,
     const at::Tensor logps = token_logps(model, batch, options.chunk_tokens).to(at::kCPU, at::kDouble);
     const double* next = logps.const_data_ptr<double>();
     for (std::size_t s = 0; s < part.size(); ++s) {
-      result[first + s].assign(next, next + part[s].response.size());
-      next += part[s].response.size();
+      const std::size_t scored = part[s].response.size() + (part[s].score_prompt ? part[s].prompt.size() - 1 : 0);
+      result[first + s].assign(next, next + scored);
+      next += scored;
     }
   });
   return result;

@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,162 +11,67 @@
 
 #include "sao/base/error.h"
 #include "sao/io/files.h"
+#include "sao/ops/log_probs.h"
 #include "sao/train/logps.h"
+#include "train/batches.h"
 #include "train/core.h"
-#include "train/problems.h"
+#include "train/objective.h"
+#include "train/reference.h"
+#include "train/reference_logps.h"
+#include "train/vectors.h"
 
 namespace sao {
 namespace {
 
+using detail::BatchFacts;
+using detail::BatchTotals;
 using detail::OrderedJson;
-
-// Weight of each token of a response in its sum: 1 up to the shorter response's length, then alpha.
-double desensitised_sum(const double* logps, std::int64_t length, std::int64_t shared, double alpha) {
-  double head = 0.0, tail = 0.0;
-  for (std::int64_t t = 0; t < length; ++t) (t < shared ? head : tail) += logps[t];
-  return head + alpha * tail;
-}
-
-std::int64_t size_of(const TokenIds& ids) { return static_cast<std::int64_t>(ids.size()); }
-
-// As TRL counts them: the prompt on either side.
-std::int64_t tokens_of(const TokenPair& pair) {
-  return 2 * size_of(pair.prompt) + size_of(pair.chosen) + size_of(pair.rejected);
-}
-
-// In a forward pass, where the prompt stands once.
-std::int64_t computed_tokens(const TokenPair& pair) {
-  return size_of(pair.prompt) + size_of(pair.chosen) + size_of(pair.rejected);
-}
-
-std::int64_t shared_length(const TokenPair& pair) { return std::min(size_of(pair.chosen), size_of(pair.rejected)); }
-
-at::Tensor double_tensor(const std::vector<double>& values) {
-  at::Tensor tensor = at::empty({static_cast<std::int64_t>(values.size())}, at::kDouble);
-  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<double>());
-  return tensor;
-}
-
-std::vector<double> to_vector(const at::Tensor& tensor) {
-  const at::Tensor values = tensor.to(at::kCPU, at::kDouble).contiguous();
-  const double* data = values.const_data_ptr<double>();
-  return {data, data + values.numel()};
-}
-
-std::string fingerprint_of(const std::vector<TokenPair>& pairs) {
-  std::string bytes;
-  const auto add = [&](const auto& value) { bytes.append(reinterpret_cast<const char*>(&value), sizeof value); };
-  for (const TokenPair& pair : pairs) {
-    for (const TokenIds* ids : {&pair.prompt, &pair.chosen, &pair.rejected}) {
-      add(ids->size());
-      bytes.append(reinterpret_cast<const char*>(ids->data()), ids->size() * sizeof(TokenId));
-    }
-    add(pair.p);
-    add(pair.weight);
-  }
-  return fingerprint(bytes);
-}
-
-// With adapters, where there are some.
-std::string fingerprint_of(const CausalLM& model) {
-  NamedTensors all = model.parameters();
-  if (model.lora() != nullptr) {
-    const NamedTensors& adapters = model.trainable_parameters();
-    all.insert(all.end(), adapters.begin(), adapters.end());
-  }
-  return detail::fingerprint_of(all);
-}
-
-bool same_tensors(const NamedTensors& left, const NamedTensors& right) {
-  if (left.size() != right.size()) return false;
-  for (std::size_t i = 0; i < left.size(); ++i) {
-    if (left[i].first != right[i].first) return false;
-    if (left[i].second.is_same(right[i].second)) continue;
-    if (left[i].second.sizes() != right[i].second.sizes() || !at::equal(left[i].second, right[i].second)) return false;
-  }
-  return true;
-}
-
-// False for a base and new adapters on it, though these change nothing yet.
-bool same_weights(const CausalLM& a, const CausalLM& b) {
-  if ((a.lora() == nullptr) != (b.lora() == nullptr) || a.dtype() != b.dtype() || a.device() != b.device())
-    return false;
-  return same_tensors(a.parameters(), b.parameters()) &&
-         (a.lora() == nullptr || same_tensors(a.trainable_parameters(), b.trainable_parameters()));
-}
+using detail::RowLoss;
+using detail::RowValues;
+using detail::Scored;
+using detail::SequenceSums;
 
 // How far the log-prob of a response of n tokens may lie from the reference's when the weights are the same: rounding
 // of two forward passes that add up in different orders.
-double self_check_tolerance(at::ScalarType dtype, std::int64_t length) {
-  const double n = static_cast<double>(length);
+double self_check_tolerance(at::ScalarType dtype, std::size_t length) {
+  const auto n = static_cast<double>(length);
   return dtype == at::kDouble ? 1e-8 * (1.0 + n) : dtype == at::kFloat ? 1e-3 + 1e-4 * n : 0.5 + 0.05 * n;
 }
 
+// The per-token statistics of a pack that are summed, in double precision on the CPU.
+struct TokenValues {
+  std::vector<double> logp, entropy, log_sum_square, mean_logit, top;  // all but the first may be empty
+};
+
 }  // namespace
-
-void validate(const TrainerOptions& options) {
-  validate(options.loss);
-  validate(options.optimizer);
-  validate(options.schedule);
-  detail::validate(options.checkpoint);
-  detail::Problems problems("train");
-  problems.need(options.epochs >= 1, "epochs", options.epochs, "at least 1");
-  problems.need(options.max_steps >= 0, "max_steps", options.max_steps, "0 or more");
-  problems.need(options.batch_size >= 1, "batch_size", options.batch_size, "at least 1");
-  problems.need(options.micro_batch_tokens >= 1, "micro_batch_tokens", options.micro_batch_tokens, "at least 1");
-  problems.need(options.micro_batch_pairs >= 0, "micro_batch_pairs", options.micro_batch_pairs, "0 or more");
-  problems.need(options.max_length >= 0, "max_length", options.max_length, "0 or more");
-  problems.need(options.ld_alpha >= 0.0 && options.ld_alpha <= 1.0, "ld_alpha", options.ld_alpha, "0 to 1");
-  problems.need(options.chunk_tokens >= 1, "chunk_tokens", options.chunk_tokens, "at least 1");
-  problems.raise();
-}
-
-std::string to_json_line(const TrainMetrics& m) {
-  const auto number = detail::json_number;
-  return detail::dump_json_line(OrderedJson{{"step", m.step},
-                                            {"epoch", number(m.epoch)},
-                                            {"loss", number(m.loss)},
-                                            {"grad_norm", number(m.grad_norm)},
-                                            {"learning_rate", number(m.learning_rate)},
-                                            {"lr", number(m.learning_rate)},
-                                            {"rewards/chosen", number(m.rewards_chosen)},
-                                            {"rewards/rejected", number(m.rewards_rejected)},
-                                            {"rewards/accuracies", number(m.reward_accuracy)},
-                                            {"rewards/margins", number(m.reward_margin)},
-                                            {"logps/chosen", number(m.logps_chosen)},
-                                            {"logps/rejected", number(m.logps_rejected)},
-                                            {"lengths/chosen", number(m.chosen_length)},
-                                            {"lengths/rejected", number(m.rejected_length)},
-                                            {"num_tokens", m.num_tokens}});
-}
 
 struct Trainer::Impl {
   TrainerOptions options;
-  PairSelection selection;
+  Selection<TokenPair> pairs;  // one of the two is empty
+  Selection<TokenCompletion> completions;
+  std::unique_ptr<detail::Objective> objective;
+  std::unique_ptr<detail::Batches> batches;
   std::unique_ptr<detail::Core> core;
-  std::optional<CausalLM> reference;  // until its log-probs are computed
-  bool self_check = false;            // the policy starts as the reference
+  std::unique_ptr<detail::ReferenceLogps> reference;
   bool started = false;
-  std::vector<double> reference_chosen, reference_rejected;
-  std::int64_t epoch = -1;
-  std::vector<std::size_t> order;  // of `epoch`
+  bool self_check = false;  // the policy starts as its reference: the first micro-batch must show it
   TrainMetrics metrics;
   detail::Throughput throughput;
-  ProgressSink progress;
   std::string data_fingerprint;
-  std::string reference_fingerprint;  // of a reference that was given and is used, once there are checkpoints
+  std::string reference_fingerprint;  // of a model that was given and is used, once there are checkpoints
 
-  const std::vector<TokenPair>& pairs() const { return selection.pairs; }
-  std::int64_t count() const { return static_cast<std::int64_t>(selection.pairs.size()); }
-  std::int64_t steps_per_epoch() const { return (count() + options.batch_size - 1) / options.batch_size; }
+  // The running mean of rewards, for losses that are shifted by it.
+  double reward_mean = 0.0;
+  std::int64_t reward_count = 0;
+
+  std::int64_t count() const { return static_cast<std::int64_t>(objective->size()); }
 
   // What must be the same for a checkpoint to be continued.
   OrderedJson identity() const {
     OrderedJson all = detail::options_to_json(options);
     all.erase("checkpoint");  // does not change the result
     OrderedJson made_with{{"trainer", "preference"},
-                          {"token_policy", "clean"},
-                          {"pairs", count()},
+                          {objective->noun(), count()},
                           {"data", data_fingerprint},
                           {"dtype", at::toString(core->model().dtype())},
                           {"options", std::move(all)}};
@@ -175,52 +79,256 @@ struct Trainer::Impl {
     return made_with;
   }
 
-  void compute_reference_logps() {
-    if (!needs_reference(options.loss)) return;
-    const CausalLM model = reference ? *reference : core->model();
-    self_check = !core->drops_out() && (!reference || same_weights(*reference, core->model()));
-    const c10::NoGradGuard no_grad;
-    reference_chosen.clear();
-    reference_rejected.clear();
-    // Slices, so that progress can be told and only one slice's log-probs exist token by token.
-    constexpr std::int64_t kSlice = 256;
-    for (std::int64_t begin = 0; begin < count(); begin += kSlice) {
-      const std::int64_t end = std::min(begin + kSlice, count());
-      std::vector<PromptedResponse> completions;
-      for (std::int64_t i = begin; i < end; ++i) {
-        const TokenPair& pair = pairs()[static_cast<std::size_t>(i)];
-        completions.push_back({pair.prompt, pair.chosen});
-        completions.push_back({pair.prompt, pair.rejected});
+  void start() {
+    if (started) return;
+    reference->start(core->model(), core->total_steps());
+    self_check = !core->drops_out() && reference->equals_start();
+    core->model().set_requires_grad(true);  // frees the packed weights that the reference log-probs may have left
+    started = true;
+  }
+
+  // A forward pass over rows: the graph's token log-probs, and the sums of each row's sequences.
+  struct Pass {
+    std::vector<Scored> sequences;
+    std::vector<std::size_t> slots;  // sequences of each row
+    at::Tensor logps;
+  };
+
+  Pass forward(std::span<const std::size_t> rows, std::span<RowValues> values) const {
+    Pass pass;
+    std::vector<PromptedResponse> responses;
+    for (const std::size_t row : rows) {
+      const std::vector<Scored> of_row = objective->scored(row);
+      pass.slots.push_back(of_row.size());
+      for (const Scored& of : of_row) {
+        pass.sequences.push_back(of);
+        responses.push_back(of.tokens);
       }
-      std::vector<std::vector<double>> logps;
-      detail::explain_out_of_memory([&] {
-        logps = response_token_logps(
-            model, completions, {.batch_tokens = options.micro_batch_tokens, .chunk_tokens = options.chunk_tokens});
-      });
-      for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t shared = shared_length(pairs()[static_cast<std::size_t>(i)]);
-        const auto at = static_cast<std::size_t>(2 * (i - begin));
-        const auto sum = [&](const std::vector<double>& values) {
-          return desensitised_sum(values.data(), static_cast<std::int64_t>(values.size()), shared, options.ld_alpha);
-        };
-        reference_chosen.push_back(sum(logps[at]));
-        reference_rejected.push_back(sum(logps[at + 1]));
-        if (!std::isfinite(reference_chosen.back()) || !std::isfinite(reference_rejected.back())) {
-          throw InputError(fmt::format(
-              "train: the reference gives pair \"{}\" log-probs {} and {}, expected finite numbers; check its weights",
-              pairs()[static_cast<std::size_t>(i)].id, reference_chosen.back(), reference_rejected.back()));
+    }
+    CompletionBatch batch = pack_completions(responses);
+    batch.tokens.dropout = options.seed.fork("dropout").fork(static_cast<std::uint64_t>(core->steps_done()));
+    ops::TokenStatistics statistics;
+    const bool wants_statistics = options.token_metrics || options.use_weighting;
+    pass.logps = core->scored_logps(batch.tokens, batch.rows, batch.targets, wants_statistics ? &statistics : nullptr);
+    // Sums, losses and their slopes on the CPU in double precision: a few numbers a row.
+    TokenValues tokens{.logp = detail::to_vector(pass.logps.detach())};
+    if (wants_statistics) {
+      tokens.entropy = detail::to_vector(statistics.entropy);
+      tokens.log_sum_square = detail::to_vector(statistics.log_sum_square);
+      tokens.mean_logit = detail::to_vector(statistics.mean_logit);
+      tokens.top = detail::to_vector(statistics.is_top);
+    }
+    std::size_t next = 0, sequence = 0;
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      for (std::size_t slot = 0; slot < pass.slots[k]; ++slot, ++sequence) {
+        values[k].policy[slot] = sums_of(pass.sequences[sequence], tokens, next);
+      }
+    }
+    return pass;
+  }
+
+  // Sums over one sequence's tokens from place `next` on, which moves behind them.
+  SequenceSums sums_of(const Scored& sequence, const TokenValues& tokens, std::size_t& next) const {
+    SequenceSums sums;
+    const std::size_t prompt = sequence.tokens.score_prompt ? sequence.tokens.prompt.size() - 1 : 0;
+    for (const std::size_t end = next + prompt; next < end; ++next) sums.prompt_logp += tokens.logp[next];
+    const std::size_t length = sequence.tokens.response.size();
+    sums.logp = detail::desensitised_sum(tokens.logp.data() + next, static_cast<std::int64_t>(length), sequence.head,
+                                         options.ld_alpha);
+    for (const std::size_t end = next + length; next < end; ++next) {
+      sums.plain_logp += tokens.logp[next];
+      if (tokens.entropy.empty()) continue;
+      sums.entropy += tokens.entropy[next];
+      sums.log_sum_square += tokens.log_sum_square[next];
+      sums.mean_logit += tokens.mean_logit[next];
+      sums.top += tokens.top[next];
+    }
+    return sums;
+  }
+
+  // d mean loss / d token log-probs of a pass.
+  at::Tensor token_gradient(const Pass& pass, std::span<const RowLoss> losses, double rows) const {
+    at::Tensor gradient = at::empty({pass.logps.size(0)}, at::kDouble);  // backward rounds it to the log-probs' dtype
+    double* g = gradient.mutable_data_ptr<double>();
+    std::size_t sequence = 0;
+    for (std::size_t k = 0; k < losses.size(); ++k) {
+      for (std::size_t slot = 0; slot < pass.slots[k]; ++slot, ++sequence) {
+        const Scored& of = pass.sequences[sequence];
+        const double slope = losses[k].slope[slot] / rows, plain = losses[k].plain_slope[slot] / rows;
+        for (std::size_t t = 1; of.tokens.score_prompt && t < of.tokens.prompt.size(); ++t) *g++ = plain;
+        for (std::size_t t = 0; t < of.tokens.response.size(); ++t) {
+          *g++ = slope * (static_cast<std::int64_t>(t) < of.head ? 1.0 : options.ld_alpha) + plain;
         }
       }
-      if (progress) progress("reference log-probs", static_cast<std::size_t>(end), static_cast<std::size_t>(count()));
+    }
+    return gradient;
+  }
+
+  // What the report of a failure tells of a row.
+  OrderedJson describe(std::size_t row, const RowValues& values, const RowLoss& loss) const {
+    OrderedJson text{{"id", objective->id(row)}, {"row", row}, {"loss", detail::json_number(loss.loss)}};
+    const std::vector<Scored> sequences = objective->scored(row);
+    for (std::size_t slot = 0; slot < sequences.size(); ++slot) {
+      const std::string name = objective->slot_name(slot);
+      text["logps/" + name] = detail::json_number(values.policy[slot].logp);
+      text["tokens/" + name] = sequences[slot].tokens.response.size();
+      if (slot < objective->reference_slots()) text["reference/" + name] = detail::json_number(values.reference[slot]);
+    }
+    return text;
+  }
+
+  void check_finite(std::span<const std::size_t> rows, std::span<const RowValues> values,
+                    std::span<const RowLoss> losses, const OrderedJson& seen) {
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      bool finite = std::isfinite(losses[k].loss);
+      for (const auto* slopes : {&losses[k].slope, &losses[k].plain_slope}) {
+        for (const double slope : *slopes) finite = finite && std::isfinite(slope);
+      }
+      if (finite) continue;
+      std::string noun = objective->noun();
+      noun.pop_back();
+      std::string logps;
+      for (std::size_t slot = 0; slot < objective->scored(rows[k]).size(); ++slot) {
+        logps += fmt::format("{}{}", slot == 0 ? "" : " and ", values[k].policy[slot].logp);
+      }
+      core->stop_non_finite(fmt::format("the loss of {} \"{}\" is {} (log-probs {})", noun, objective->id(rows[k]),
+                                        losses[k].loss, logps),
+                            [&](OrderedJson& report) { report["pairs"] = seen; });
     }
   }
 
-  void start() {
-    if (started) return;
-    compute_reference_logps();
-    core->model().set_requires_grad(true);  // frees the packed weights that the reference log-probs may have left
-    reference.reset();
-    started = true;
+  // Before the first update a policy that starts as its reference must agree with it.
+  void check_against_reference(std::span<const std::size_t> rows, std::span<const RowValues> values) {
+    if (!self_check) return;
+    self_check = false;
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      const std::vector<Scored> sequences = objective->scored(rows[k]);
+      for (std::size_t slot = 0; slot < objective->reference_slots(); ++slot) {
+        const double difference = values[k].policy[slot].logp - values[k].reference[slot];
+        const std::size_t length = sequences[slot].tokens.response.size();
+        if (std::abs(difference) <= self_check_tolerance(core->model().dtype(), length)) continue;
+        throw InternalError(
+            fmt::format("train: policy and reference have the same weights, but for \"{}\" their log-probs of {} ({} "
+                        "tokens) differ by {}; please report this",
+                        objective->id(rows[k]), objective->slot_name(slot), length, difference));
+      }
+    }
+  }
+
+  // The losses of a whole batch. The rewards' running mean takes it in first.
+  std::vector<RowLoss> batch_losses(std::span<const std::size_t> batch, std::span<const RowValues> values,
+                                    BatchFacts& facts) {
+    if (const auto mean = objective->mean_reward(batch, values)) {
+      ++reward_count;
+      reward_mean += (*mean - reward_mean) / static_cast<double>(reward_count);
+      facts.reward_shift = reward_mean;
+    }
+    return objective->evaluate(batch, values, facts);
+  }
+
+  bool step() {
+    start();
+    core->prune();
+    if (core->done()) return false;
+    throughput.begin();
+    core->begin_step();
+    const std::int64_t before = metrics.num_tokens;
+    const double mean_before = reward_mean;
+    const std::int64_t count_before = reward_count;
+    try {
+      detail::explain_out_of_memory([&] { run_step(); });
+    } catch (...) {
+      reward_mean = mean_before;  // as if the step had not been
+      reward_count = count_before;
+      throw;
+    }
+    throughput.end(metrics.num_tokens - before);
+    core->save_if_due(identity(), progress_to_save(), reference->tensors());
+    return true;
+  }
+
+  void run_step() {
+    const c10::AutoGradMode with_grad(true);
+    const std::int64_t step = core->steps_done();
+    const std::vector<std::size_t> batch = batches->batch_of(step);
+    std::vector<RowValues> values(batch.size());
+    BatchFacts facts{.rows = static_cast<double>(batch.size()), .mean_nll_length = objective->mean_nll_length(batch)};
+    reference->fill(batch, values);
+    facts.kl = reference->kl(step, batch, core->model());
+    const auto parts = batches->micro_batches(batch);
+
+    std::vector<RowLoss> losses;
+    if (objective->is_batchwise() && parts.size() > 1) {
+      // The slopes of any pair need the values of all: a pass without gradients finds them first.
+      const c10::NoGradGuard no_grad;
+      std::size_t begin = 0;
+      for (const auto& part : parts) {
+        forward(part, std::span(values).subspan(begin, part.size()));
+        begin += part.size();
+      }
+      losses = batch_losses(batch, values, facts);
+    }
+
+    TrainMetrics m;
+    m.num_tokens = metrics.num_tokens;
+    m.learning_rate = core->learning_rate();
+    BatchTotals totals;
+    OrderedJson seen = OrderedJson::array();
+    std::size_t begin = 0;
+    for (const auto& part : parts) {
+      const std::span<RowValues> part_values = std::span(values).subspan(begin, part.size());
+      const Pass pass = forward(part, part_values);
+      std::vector<RowLoss> part_losses;
+      if (!losses.empty()) {
+        const auto first = losses.begin() + static_cast<std::ptrdiff_t>(begin);
+        part_losses.assign(first, first + static_cast<std::ptrdiff_t>(part.size()));
+      } else {
+        part_losses = objective->is_batchwise() ? batch_losses(part, part_values, facts)
+                                                : objective->evaluate(part, part_values, facts);
+      }
+      for (std::size_t k = 0; k < part.size(); ++k) {
+        objective->add(part[k], part_values[k], part_losses[k], totals);
+        totals.loss += part_losses[k].loss;
+        m.num_tokens += objective->tokens(part[k]);
+        seen.push_back(describe(part[k], part_values[k], part_losses[k]));
+      }
+      check_finite(part, part_values, part_losses, seen);
+      check_against_reference(part, part_values);
+      core->backward(pass.logps, token_gradient(pass, part_losses, facts.rows));
+      begin += part.size();
+    }
+    m.grad_norm = core->update([&](OrderedJson& report) { report["pairs"] = seen; });
+    reference->move(core->model(), core->steps_done());
+    finish_metrics(totals, facts, m);
+    metrics = m;
+  }
+
+  void finish_metrics(const BatchTotals& totals, const BatchFacts& facts, TrainMetrics& m) const {
+    const auto& [chosen, rejected] = totals.sides;
+    m.loss = totals.loss / facts.rows;
+    m.rewards_chosen = chosen.reward / chosen.rows;
+    m.rewards_rejected = rejected.reward / rejected.rows;
+    m.reward_margin = m.rewards_chosen - m.rewards_rejected;
+    m.logps_chosen = chosen.logp / chosen.rows;
+    m.logps_rejected = rejected.logp / rejected.rows;
+    m.chosen_length = chosen.tokens / chosen.rows;
+    m.rejected_length = rejected.tokens / rejected.rows;
+    if (options.token_metrics) {
+      m.entropy = totals.entropy / totals.tokens;
+      m.logits_chosen = chosen.mean_logit / chosen.tokens;
+      m.logits_rejected = rejected.mean_logit / rejected.tokens;
+    }
+    objective->finish(totals, facts, m);
+    m.step = core->steps_done();
+    m.epoch = static_cast<double>(m.step) / static_cast<double>(batches->steps_per_epoch());
+  }
+
+  // Checkpoints
+
+  OrderedJson progress_to_save() const {
+    OrderedJson progress_now{{"num_tokens", metrics.num_tokens}};
+    if (reward_count > 0) progress_now["rewards"] = {{"mean", reward_mean}, {"steps", reward_count}};
+    return progress_now;
   }
 
   void resume(const detail::SavedState& saved) {
@@ -228,253 +336,152 @@ struct Trainer::Impl {
     const std::string where = (saved.folder / "state.json").string();
     metrics.num_tokens = detail::get_field<std::int64_t>(saved.state, "num_tokens", where);
     metrics.step = core->steps_done();
-    if (needs_reference(options.loss)) {
-      for (const auto& [name, values] :
-           {std::pair{"reference.chosen", &reference_chosen}, std::pair{"reference.rejected", &reference_rejected}}) {
-        *values = to_vector(saved.tensors.tensor(name));
-        if (static_cast<std::int64_t>(values->size()) != count()) {
-          throw InputError(fmt::format("{}: tensor \"{}\" holds {} numbers, expected {}, one a pair",
-                                       saved.tensors.path().string(), name, values->size(), count()));
-        }
-      }
+    if (const auto rewards = saved.state.find("rewards"); rewards != saved.state.end()) {
+      reward_mean = detail::get_field<double>(*rewards, "mean", where);
+      reward_count = detail::get_field<std::int64_t>(*rewards, "steps", where);
     }
-    reference.reset();
+    reference->resume(core->model(), core->total_steps(), saved.tensors);
     started = true;
   }
 
-  NamedTensors reference_tensors() const {
-    if (reference_chosen.empty()) return {};
-    return {{"reference.chosen", double_tensor(reference_chosen)},
-            {"reference.rejected", double_tensor(reference_rejected)}};
-  }
+  // Construction
 
-  // Indices of the pairs of the next optimizer step.
-  std::vector<std::size_t> next_batch() {
-    const std::int64_t step = core->steps_done(), now = step / steps_per_epoch();
-    if (now != epoch) {
-      epoch = now;
-      order = permutation(options.seed.fork("order").fork(static_cast<std::uint64_t>(epoch)), pairs().size());
+  // What bounds the rows: the lesser of policy and reference.
+  struct Models {
+    std::int64_t context = 0, vocab_size = 0;
+
+    Models(const CausalLM& policy, const std::optional<CausalLM>& reference)
+        : context(policy.config().context_length()), vocab_size(policy.config().vocab_size) {
+      if (!reference) return;
+      context = std::min(context, reference->config().context_length());
+      vocab_size = std::min(vocab_size, reference->config().vocab_size);
     }
-    const std::int64_t begin = (step % steps_per_epoch()) * options.batch_size;
-    const std::int64_t end = std::min(begin + options.batch_size, count());
-    return {order.begin() + begin, order.begin() + end};
-  }
-
-  // Cuts a batch into forward passes, in order.
-  std::vector<std::span<const std::size_t>> micro_batches(std::span<const std::size_t> batch) const {
-    std::vector<std::span<const std::size_t>> parts;
-    std::size_t begin = 0;
-    while (begin < batch.size()) {
-      std::size_t end = begin;
-      std::int64_t tokens = 0;
-      while (end < batch.size()) {
-        tokens += computed_tokens(pairs()[batch[end]]);
-        const auto taken = static_cast<std::int64_t>(end - begin);
-        if (taken > 0 && tokens > options.micro_batch_tokens) break;
-        if (options.micro_batch_pairs > 0 && taken >= options.micro_batch_pairs) break;
-        ++end;
-      }
-      parts.push_back(batch.subspan(begin, end - begin));
-      begin = end;
-    }
-    return parts;
-  }
-
-  struct BatchTotals {
-    double pairs = 0.0, mean_chosen_length = 0.0;
-    OrderedJson seen = OrderedJson::array();  // per-pair values, for the report of a failure
   };
 
-  void run_micro_batch(std::span<const std::size_t> indices, BatchTotals& totals, TrainMetrics& m) {
-    std::vector<PromptedResponse> completions;
-    for (const std::size_t i : indices) {
-      completions.push_back({pairs()[i].prompt, pairs()[i].chosen});
-      completions.push_back({pairs()[i].prompt, pairs()[i].rejected});
-    }
-    CompletionBatch batch = pack_completions(completions);
-    batch.tokens.dropout = options.seed.fork("dropout").fork(static_cast<std::uint64_t>(core->steps_done()));
-    const at::Tensor logps = core->scored_logps(batch.tokens, batch.rows, batch.targets);
-    // Sums, losses and their slopes on the CPU in double precision: a few numbers a pair.
-    const at::Tensor values = logps.detach().to(at::kCPU, at::kDouble);
-    const double* next = values.const_data_ptr<double>();
-    const std::size_t n = indices.size();
-    std::vector<double> sw(n), sl(n), nw(n), nl(n), rw(n), rl(n), p(n), weight(n);
-    for (std::size_t k = 0; k < n; ++k) {
-      const TokenPair& pair = pairs()[indices[k]];
-      const std::int64_t shared = shared_length(pair);
-      nw[k] = static_cast<double>(pair.chosen.size());
-      nl[k] = static_cast<double>(pair.rejected.size());
-      sw[k] = desensitised_sum(next, size_of(pair.chosen), shared, options.ld_alpha);
-      next += pair.chosen.size();
-      sl[k] = desensitised_sum(next, size_of(pair.rejected), shared, options.ld_alpha);
-      next += pair.rejected.size();
-      p[k] = options.soft_labels ? pair.p : 1.0;
-      weight[k] = pair.weight;
-      if (!reference_chosen.empty()) {
-        rw[k] = reference_chosen[indices[k]];
-        rl[k] = reference_rejected[indices[k]];
-      }
-    }
-    PairLogps inputs{.chosen = double_tensor(sw),
-                     .rejected = double_tensor(sl),
-                     .chosen_lengths = double_tensor(nw),
-                     .rejected_lengths = double_tensor(nl),
-                     .p = double_tensor(p),
-                     .weight = double_tensor(weight),
-                     .mean_chosen_length = totals.mean_chosen_length};
-    if (!reference_chosen.empty()) {
-      inputs.reference_chosen = double_tensor(rw);
-      inputs.reference_rejected = double_tensor(rl);
-    }
-    const PairLosses out = preference_loss(options.loss, inputs);
-    const std::vector<double> loss = to_vector(out.loss), chosen_slope = to_vector(out.chosen_gradient),
-                              rejected_slope = to_vector(out.rejected_gradient),
-                              chosen_reward = to_vector(out.chosen_rewards),
-                              rejected_reward = to_vector(out.rejected_rewards);
-
-    const bool mean_logps = logs_mean_logps(options.loss);
-    bool finite = true;
-    std::size_t first_bad = 0;
-    for (std::size_t k = 0; k < n; ++k) {
-      const TokenPair& pair = pairs()[indices[k]];
-      m.loss += loss[k] / totals.pairs;
-      m.rewards_chosen += chosen_reward[k] / totals.pairs;
-      m.rewards_rejected += rejected_reward[k] / totals.pairs;
-      m.reward_accuracy += (chosen_reward[k] > rejected_reward[k] ? 1.0 : 0.0) / totals.pairs;
-      m.logps_chosen += (mean_logps ? sw[k] / nw[k] : sw[k]) / totals.pairs;
-      m.logps_rejected += (mean_logps ? sl[k] / nl[k] : sl[k]) / totals.pairs;
-      m.chosen_length += nw[k] / totals.pairs;
-      m.rejected_length += nl[k] / totals.pairs;
-      m.num_tokens += tokens_of(pair);
-      const bool good = std::isfinite(loss[k]) && std::isfinite(chosen_slope[k]) && std::isfinite(rejected_slope[k]);
-      if (!good && finite) first_bad = k;
-      finite = finite && good;
-      OrderedJson row{{"id", pair.id},
-                      {"row", indices[k]},
-                      {"loss", detail::json_number(loss[k])},
-                      {"logps/chosen", detail::json_number(sw[k])},
-                      {"logps/rejected", detail::json_number(sl[k])},
-                      {"tokens/chosen", pair.chosen.size()},
-                      {"tokens/rejected", pair.rejected.size()}};
-      if (!reference_chosen.empty()) {
-        row["reference/chosen"] = detail::json_number(rw[k]);
-        row["reference/rejected"] = detail::json_number(rl[k]);
-      }
-      totals.seen.push_back(std::move(row));
-    }
-    if (!finite) {
-      core->stop_non_finite(fmt::format("the loss of pair \"{}\" is {} (log-probs {} and {})",
-                                        pairs()[indices[first_bad]].id, loss[first_bad], sw[first_bad], sl[first_bad]),
-                            [&](OrderedJson& report) { report["pairs"] = totals.seen; });
-    }
-    if (self_check) check_against_reference(indices, sw, sl, rw, rl);
-
-    at::Tensor gradient = at::empty({values.size(0)}, at::kDouble);  // backward rounds it to the log-probs' dtype
-    double* g = gradient.mutable_data_ptr<double>();
-    for (std::size_t k = 0; k < n; ++k) {
-      const TokenPair& pair = pairs()[indices[k]];
-      const std::int64_t shared = shared_length(pair);
-      const auto fill = [&](const TokenIds& ids, double slope) {
-        for (std::int64_t t = 0; t < size_of(ids); ++t) {
-          *g++ = slope / totals.pairs * (t < shared ? 1.0 : options.ld_alpha);
-        }
-      };
-      fill(pair.chosen, chosen_slope[k]);
-      fill(pair.rejected, rejected_slope[k]);
-    }
-    core->backward(logps, gradient);
+  template <class Row>
+  static void refuse_if_empty(const Selection<Row>& selection, std::size_t given, const char* noun) {
+    if (!selection.rows.empty()) return;
+    std::string why;
+    for (const auto& [reason, number] : selection.dropped) why += fmt::format(", {} {}", number, reason);
+    throw InputError(fmt::format("train: none of {} {} can be used{}, expected at least one", given, noun, why));
   }
 
-  // Before the first update a policy that starts as its reference must agree with it.
-  void check_against_reference(std::span<const std::size_t> indices, const std::vector<double>& sw,
-                               const std::vector<double>& sl, const std::vector<double>& rw,
-                               const std::vector<double>& rl) {
-    self_check = false;
-    const at::ScalarType dtype = core->model().dtype();
-    for (std::size_t k = 0; k < indices.size(); ++k) {
-      const TokenPair& pair = pairs()[indices[k]];
-      const double a = sw[k] - rw[k], b = sl[k] - rl[k];
-      if (std::abs(a) > self_check_tolerance(dtype, size_of(pair.chosen)) ||
-          std::abs(b) > self_check_tolerance(dtype, size_of(pair.rejected))) {
-        throw InternalError(
-            fmt::format("train: policy and reference have the same weights, but for pair \"{}\" their log-probs differ "
-                        "by {} (chosen, "
-                        "{} tokens) and {} (rejected, {} tokens); please report this",
-                        pair.id, a, pair.chosen.size(), b, pair.rejected.size()));
-      }
+  // Gives rows without an id one, and checks their ids and weight.
+  void check_row(std::size_t index, const char* noun, std::string& id, std::initializer_list<const TokenIds*> sequences,
+                 double p, double weight, const Models& models) const {
+    if (id.empty()) id = fmt::format("#{}", index);
+    const std::string where = fmt::format("{} \"{}\"", noun, id);
+    for (const TokenIds* ids : sequences) {
+      detail::check_ids(*ids, models.vocab_size, where);
+    }
+    if (!(p >= 0.0 && p <= 1.0) || !(weight >= 0.0 && std::isfinite(weight))) {
+      throw InputError(fmt::format("{}: p is {} and weight {}, expected 0 to 1 and 0 or more", where, p, weight));
     }
   }
 
-  bool step() {
-    start();
-    if (core->done()) return false;
-    throughput.begin();
-    const c10::AutoGradMode with_grad(true);
-    core->begin_step();
-    const std::vector<std::size_t> batch = next_batch();
-    BatchTotals totals{.pairs = static_cast<double>(batch.size())};
-    for (const std::size_t i : batch) {
-      totals.mean_chosen_length += static_cast<double>(pairs()[i].chosen.size()) / totals.pairs;
+  LengthLimit limit(const Models& models) const {
+    const std::int64_t longest = options.max_length > 0 ? std::min(models.context, options.max_length) : models.context;
+    return {.max_length = longest, .truncation = options.truncation, .max_prompt_length = options.max_prompt_length};
+  }
+
+  void refuse_other_rows(bool unpaired_rows) const {
+    if (is_unpaired(options.loss) == unpaired_rows) return;
+    throw InputError(fmt::format("train: the loss {} takes {}, found {}", loss_name(options.loss),
+                                 unpaired_rows ? "pairs" : "completions with a label",
+                                 unpaired_rows ? "completions" : "pairs"));
+  }
+
+  void take(std::vector<TokenPair> given, const Models& models) {
+    refuse_other_rows(false);
+    const std::size_t count_given = given.size();
+    const bool needs_gold = nll_of(options.loss) == NllOf::kGold;
+    std::int64_t without_gold = 0;
+    if (needs_gold) {
+      without_gold =
+          static_cast<std::int64_t>(std::erase_if(given, [](const TokenPair& pair) { return pair.gold.empty(); }));
+    } else {
+      for (TokenPair& pair : given) pair.gold.clear();  // not used: its length must not matter
     }
-    TrainMetrics m;
-    const std::int64_t tokens_before = metrics.num_tokens;
-    m.num_tokens = tokens_before;
-    m.learning_rate = core->learning_rate();
-    detail::explain_out_of_memory([&] {
-      for (const auto& part : micro_batches(batch)) run_micro_batch(part, totals, m);
-      m.grad_norm = core->update([&](OrderedJson& report) { report["pairs"] = totals.seen; });
-    });
-    m.reward_margin = m.rewards_chosen - m.rewards_rejected;
-    m.step = core->steps_done();
-    m.epoch = static_cast<double>(m.step) / static_cast<double>(steps_per_epoch());
-    metrics = m;
-    throughput.end(m.num_tokens - tokens_before);
-    core->save_if_due(identity(), {{"num_tokens", m.num_tokens}}, reference_tensors());
-    return true;
+    pairs = select_pairs(std::move(given), limit(models));
+    if (without_gold > 0) pairs.dropped["no_third_response"] = without_gold;
+    refuse_if_empty(pairs, count_given, "pairs");
+    for (std::size_t i = 0; i < pairs.rows.size(); ++i) {
+      TokenPair& pair = pairs.rows[i];
+      check_row(i, "pair", pair.id, {&pair.prompt, &pair.chosen, &pair.rejected, &pair.gold}, pair.p, pair.weight,
+                models);
+      if (sorts_pairs(options.loss) && pair.weight != 1.0) {
+        throw InputError(fmt::format("pair \"{}\": weight is {}, expected 1: loss {} sorts its pairs", pair.id,
+                                     pair.weight, loss_name(options.loss)));
+      }
+    }
+    objective = detail::make_objective(pairs.rows, options);
+  }
+
+  void take(std::vector<TokenCompletion> given, const Models& models) {
+    refuse_other_rows(true);
+    const std::size_t count_given = given.size();
+    completions = select_completions(std::move(given), limit(models));
+    refuse_if_empty(completions, count_given, "completions");
+    if (std::holds_alternative<KTO>(options.loss)) refuse_long_mismatches(models);
+    for (std::size_t i = 0; i < completions.rows.size(); ++i) {
+      TokenCompletion& row = completions.rows[i];
+      check_row(i, "row", row.id, {&row.prompt, &row.completion}, 1.0, row.weight, models);
+    }
+    objective = detail::make_objective(completions.rows, options);
+  }
+
+  // A mismatched pair may be as long as the longest prompt and the longest completion together, beyond the context.
+  void refuse_long_mismatches(const Models& models) const {
+    if (completions.rows.size() < 2) {
+      throw InputError("train: kto compares each prompt with the completion of another row, expected two rows or more");
+    }
+    std::size_t prompt = 0, completion = 0;
+    for (const TokenCompletion& row : completions.rows) {
+      prompt = std::max(prompt, row.prompt.size());
+      completion = std::max(completion, row.completion.size());
+    }
+    if (static_cast<std::int64_t>(prompt + completion) > models.context) {
+      throw InputError(fmt::format(
+          "train: kto mismatches prompts of up to {} tokens with completions of up to {}, expected both within the "
+          "context of {}; lower max_length",
+          prompt, completion, models.context));
+    }
+  }
+
+  template <class Row>
+  void begin(CausalLM policy, std::vector<Row> rows, TrainerOptions given, std::optional<CausalLM> reference_model) {
+    validate(given);
+    options = std::move(given);
+    if (policy.lora() != nullptr && options.reference.mode == "moving") {
+      throw InputError("train: a policy with adapters and reference.mode \"moving\", expected frozen: the base");
+    }
+    take(std::move(rows), Models(policy, reference_model));
+    data_fingerprint = objective->fingerprint();
+    batches = std::make_unique<detail::Batches>(*objective, options);
+    reference = std::make_unique<detail::ReferenceLogps>(*objective, options, *batches, std::move(reference_model));
+    std::int64_t total = options.epochs * batches->steps_per_epoch();
+    if (options.max_steps > 0) total = std::min(total, options.max_steps);
+    core =
+        std::make_unique<detail::Core>(std::move(policy),
+                                       detail::CoreOptions{.optimizer = options.optimizer,
+                                                           .schedule = options.schedule,
+                                                           .checkpoint = options.checkpoint,
+                                                           .activation_checkpointing = options.activation_checkpointing,
+                                                           .chunk_tokens = options.chunk_tokens},
+                                       total);
   }
 };
 
 Trainer::Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions options,
                  std::optional<CausalLM> reference)
     : impl_(std::make_unique<Impl>()) {
-  validate(options);
-  const std::size_t given = pairs.size();
-  std::int64_t longest = policy.config().context_length();
-  if (reference) longest = std::min(longest, reference->config().context_length());
-  if (options.max_length > 0) longest = std::min(longest, options.max_length);
-  impl_->selection = select_pairs(std::move(pairs), longest);
-  if (impl_->selection.pairs.empty()) {
-    std::string why;
-    for (const auto& [reason, number] : impl_->selection.dropped) why += fmt::format(", {} {}", number, reason);
-    throw InputError(fmt::format("train: none of {} pairs can be used{}, expected at least one", given, why));
-  }
-  for (std::size_t i = 0; i < impl_->selection.pairs.size(); ++i) {
-    TokenPair& pair = impl_->selection.pairs[i];
-    if (pair.id.empty()) pair.id = fmt::format("#{}", i);
-    const std::string where = fmt::format("pair \"{}\"", pair.id);
-    for (const TokenIds* ids : {&pair.prompt, &pair.chosen, &pair.rejected}) {
-      detail::check_ids(*ids, policy.config().vocab_size, where);
-      if (reference) detail::check_ids(*ids, reference->config().vocab_size, where);
-    }
-    if (!(pair.p >= 0.0 && pair.p <= 1.0) || !(pair.weight >= 0.0 && std::isfinite(pair.weight))) {
-      throw InputError(
-          fmt::format("{}: p is {} and weight {}, expected 0 to 1 and 0 or more", where, pair.p, pair.weight));
-    }
-  }
-  impl_->options = std::move(options);
-  impl_->reference = std::move(reference);
-  impl_->data_fingerprint = fingerprint_of(impl_->selection.pairs);
-  const TrainerOptions& o = impl_->options;
-  std::int64_t total = o.epochs * impl_->steps_per_epoch();
-  if (o.max_steps > 0) total = std::min(total, o.max_steps);
-  impl_->core =
-      std::make_unique<detail::Core>(std::move(policy),
-                                     detail::CoreOptions{.optimizer = o.optimizer,
-                                                         .schedule = o.schedule,
-                                                         .checkpoint = o.checkpoint,
-                                                         .activation_checkpointing = o.activation_checkpointing,
-                                                         .chunk_tokens = o.chunk_tokens},
-                                     total);
+  impl_->begin(std::move(policy), std::move(pairs), std::move(options), std::move(reference));
+}
+
+Trainer::Trainer(CausalLM policy, std::vector<TokenCompletion> rows, TrainerOptions options,
+                 std::optional<CausalLM> reference)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->begin(std::move(policy), std::move(rows), std::move(options), std::move(reference));
 }
 
 Trainer::~Trainer() = default;
@@ -483,8 +490,8 @@ Trainer::Trainer(Trainer&&) noexcept = default;
 void Trainer::start_or_resume(const std::filesystem::path& folder) {
   if (impl_->started)
     throw InputError("Trainer::start_or_resume: training has begun, expected a call before the first step");
-  if (impl_->reference && needs_reference(impl_->options.loss)) {
-    impl_->reference_fingerprint = fingerprint_of(*impl_->reference);
+  if (impl_->reference->given() && impl_->reference->is_used()) {
+    impl_->reference_fingerprint = detail::fingerprint_of(*impl_->reference->given());
   }
   if (const auto saved = impl_->core->open(folder)) {
     impl_->resume(*saved);
@@ -497,11 +504,29 @@ bool Trainer::step() { return impl_->step(); }
 const TrainMetrics& Trainer::metrics() const { return impl_->metrics; }
 std::int64_t Trainer::steps_done() const { return impl_->core->steps_done(); }
 std::int64_t Trainer::total_steps() const { return impl_->core->total_steps(); }
-const std::vector<TokenPair>& Trainer::pairs() const { return impl_->selection.pairs; }
-const std::map<std::string, std::int64_t>& Trainer::dropped() const { return impl_->selection.dropped; }
-const std::vector<double>& Trainer::reference_chosen() const { return impl_->reference_chosen; }
-const std::vector<double>& Trainer::reference_rejected() const { return impl_->reference_rejected; }
+const std::vector<TokenPair>& Trainer::pairs() const { return impl_->pairs.rows; }
+const std::vector<TokenCompletion>& Trainer::completions() const { return impl_->completions.rows; }
+const std::map<std::string, std::int64_t>& Trainer::dropped() const {
+  return impl_->pairs.rows.empty() ? impl_->completions.dropped : impl_->pairs.dropped;
+}
+const std::map<std::string, std::int64_t>& Trainer::cut() const {
+  return impl_->pairs.rows.empty() ? impl_->completions.cut : impl_->pairs.cut;
+}
+const std::vector<double>& Trainer::reference_chosen() const { return impl_->reference->of_slot(0); }
+const std::vector<double>& Trainer::reference_rejected() const { return impl_->reference->of_slot(1); }
 double Trainer::tokens_per_second() const { return impl_->throughput.per_second(); }
-void Trainer::set_progress(ProgressSink progress) { impl_->progress = std::move(progress); }
+void Trainer::set_progress(ProgressSink progress) { impl_->reference->set_progress(std::move(progress)); }
+
+void Trainer::set_reference(ReferenceScorer reference) {
+  if (impl_->started) {
+    throw InputError("Trainer::set_reference: training has begun, expected a call before the first step");
+  }
+  const ReferenceOptions& options = impl_->options.reference;
+  if (options.mode != "frozen" || !options.file.empty()) {
+    throw InputError(fmt::format("Trainer::set_reference: reference mode {}{}, expected frozen without file",
+                                 options.mode, options.file.empty() ? "" : " with a file"));
+  }
+  impl_->reference->set_scorer(std::move(reference));
+}
 
 }  // namespace sao

@@ -12,7 +12,7 @@ namespace sao {
 /// reference log-probs) and state.json (step, options, data fingerprint), each written whole or not at all.
 struct CheckpointOptions {
   std::int64_t every_steps = 0;  ///< 0 = only after the last step
-  std::int64_t keep = 1;         ///< newest checkpoints that stay
+  std::int64_t keep = 1;         ///< newest checkpoints that stay when the next step begins
 };
 
 template <class Visitor, OptionsOf<CheckpointOptions> Options>

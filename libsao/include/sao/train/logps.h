@@ -21,22 +21,24 @@ namespace sao {
 struct PromptedResponse {
   TokenSpan prompt = {};
   TokenSpan response = {};
+  bool score_prompt = false;  ///< score the prompt too, all but its first token, which nothing predicts
 };
 
-/// Completions as one packed stream, with the places that predict response tokens.
+/// Completions as one packed stream, with the places that predict scored tokens: those of the response, after those of
+/// the prompt where it is scored.
 struct CompletionBatch {
   PackedTokens
       tokens;          ///< prompts, equal ones once, and responses, each without its last token, which predicts nothing
   at::Tensor rows;     ///< [n] int64: tokens of the pack whose successor is scored
   at::Tensor targets;  ///< [n] int64: that successor
   at::Tensor sequence;  ///< [n] int64: which completion
-  at::Tensor lengths;   ///< [S] int64: response tokens of each completion
+  at::Tensor lengths;   ///< [S] int64: scored tokens of each completion
 };
 
 /// Throws InputError on an empty prompt (nothing predicts its first token) or an empty response.
 CompletionBatch pack_completions(std::span<const PromptedResponse> completions);
 
-/// Log-prob of every response token, [n] float32 (float64 for a float64 model). Hidden states of the prompt never meet
+/// Log-prob of every scored token, [n] float32 (float64 for a float64 model). Hidden states of the prompt never meet
 /// the output matrix, and logits exist for `chunk_tokens` rows at a time. Differentiable unless gradients are off.
 at::Tensor token_logps(const CausalLM& model, const CompletionBatch& batch, std::int64_t chunk_tokens = 512);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training on preference pairs, stepped by its caller.
+// Training on preference pairs, or on completions that are known to be good or bad, stepped by its caller.
 //   sao::Trainer trainer(policy, sao::tokenize_pairs(rows, text), {.loss = sao::SimPO{.beta = 10.0}});
 //   trainer.start_or_resume(run / "checkpoints");
 //   while (trainer.step()) metrics_file.append(sao::to_json_line(trainer.metrics()));
@@ -21,12 +21,14 @@
 #include "sao/train/checkpoint.h"
 #include "sao/train/optimizer.h"
 #include "sao/train/pairs.h"
+#include "sao/train/reference.h"
 #include "sao/train/schedule.h"
 
 namespace sao {
 
 /// Defaults are the SAO paper's where it gives them: SimPO with beta 10 and gamma / beta 0.3, learning rate 1e-6,
-/// cosine, warm-up 0.1, one epoch, 128 pairs a step.
+/// cosine, warm-up 0.1, one epoch, 128 pairs a step. "Pairs" are rows of the kind that the loss takes: completions with
+/// a label for kto and apo_zero_unpaired.
 struct TrainerOptions {
   PreferenceLoss loss = SimPO{.beta = 10.0, .gamma_beta_ratio = 0.3};
   AdamWOptions optimizer = {};
@@ -36,12 +38,23 @@ struct TrainerOptions {
   std::int64_t batch_size = 128;           ///< pairs an optimizer step; the loss is their mean
   std::int64_t micro_batch_tokens = 8192;  ///< tokens of one forward pass, unless one pair has more
   std::int64_t micro_batch_pairs = 0;      ///< pairs of one forward pass at most; 0 = as many as the tokens allow
-  std::int64_t max_length = 2048;  ///< pairs with a longer side are dropped, never cut. SimPO's. 0 = no limit but
-                                   ///< the model's context, which always holds
-  bool soft_labels = false;        ///< use the pairs' p; else every label counts as certain, as in the paper
-  double ld_alpha = 1.0;           ///< weight of tokens beyond the pair's shorter response (LD-DPO, TRL)
+  std::string token_policy = "clean";      ///< which tokenize_pairs made the pairs: a record, the trainer sees ids only
+  std::int64_t max_length = 2048;      ///< of a prompt and its longest response. SimPO's. 0 = no limit but the model's
+                                       ///< context, which always holds
+  std::string truncation = "drop";     ///< what happens to longer pairs: see LengthLimit; the default cuts nothing
+  std::int64_t max_prompt_length = 0;  ///< of truncation "simpo"
+  bool soft_labels = false;            ///< use the pairs' p; else every label counts as certain, as in the paper
+  double ld_alpha = 1.0;               ///< weight of tokens beyond the pair's shorter response (LD-DPO, TRL)
+  bool use_weighting = false;      ///< WPO (Zhou et al. 2024, eq. 2; TRL): pairs weigh w(chosen) w(rejected), w(y) =
+                                   ///< exp(mean over tokens of log p(y_t) - log sum_v p(v)^2), without gradient
+  bool average_log_probs = false;  ///< the loss sees means over tokens for sums, of policy and reference (NeMo-RL's
+                                   ///< preference_average_log_probs); NLL terms and SimPO's kind stay as they are
+  bool token_metrics = false;  ///< entropy, mean_token_accuracy, logits/chosen and logits/rejected, as TRL logs them:
+                               ///< a few passes more over the logits
+  ReferenceOptions reference = {};
   bool activation_checkpointing = false;  ///< recompute layers in backward: less memory, more time
   std::int64_t chunk_tokens = 512;        ///< rows whose logits exist at one time
+  bool shuffle = true;                    ///< false: every epoch in the order given
   Seed seed = {42};  ///< of the order of pairs: a pure function of it and the epoch; and of adapters' dropout
   CheckpointOptions checkpoint = {};
 };
@@ -56,11 +69,19 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("batch_size", options.batch_size, "pairs per optimizer step");
   visit("micro_batch_tokens", options.micro_batch_tokens, "tokens per forward pass");
   visit("micro_batch_pairs", options.micro_batch_pairs, "pairs per forward pass; 0 = by tokens");
-  visit("max_length", options.max_length, "longer pairs are dropped; 0 = up to the model's context");
+  visit("token_policy", options.token_policy, "what counts as response: clean, trl or simpo");
+  visit("max_length", options.max_length, "tokens of prompt and longest response; 0 = up to the model's context");
+  visit("truncation", options.truncation, "of longer pairs: drop, keep_start, keep_end or simpo");
+  visit("max_prompt_length", options.max_prompt_length, "tokens of the prompt under truncation simpo");
   visit("soft_labels", options.soft_labels, "train on the judge's probabilities instead of certain labels");
   visit("ld_alpha", options.ld_alpha, "weight of tokens beyond the shorter response");
+  visit("use_weighting", options.use_weighting, "WPO: pairs weigh by how likely the policy finds them");
+  visit("average_log_probs", options.average_log_probs, "losses see means over tokens, not sums");
+  visit("token_metrics", options.token_metrics, "entropy, token accuracy and mean logits too");
+  visit("reference", options.reference, "reference model");
   visit("activation_checkpointing", options.activation_checkpointing, "recompute activations in backward");
   visit("chunk_tokens", options.chunk_tokens, "rows whose logits exist at one time");
+  visit("shuffle", options.shuffle, "another order of pairs each epoch");
   visit("seed", options.seed, "order of the pairs");
   visit("checkpoint", options.checkpoint, "checkpoints");
 }
@@ -68,7 +89,8 @@ void visit_fields(Visitor&& visit, Options& options) {
 /// Throws InputError naming every option that is out of range.
 void validate(const TrainerOptions& options);
 
-/// Of one optimizer step, over all its pairs. Names in JSON are TRL's.
+/// Of one optimizer step, over all its pairs: means over pairs, or over the rows of one label, or over tokens. Names in
+/// JSON are TRL's. NaN where a step had no row of that label.
 struct TrainMetrics {
   std::int64_t step = 0;        ///< from 1
   double epoch = 0.0;           ///< passes over the pairs so far
@@ -77,18 +99,27 @@ struct TrainMetrics {
   double learning_rate = 0.0;   ///< that this step used
   double rewards_chosen = 0.0;  ///< means
   double rewards_rejected = 0.0;
-  double reward_accuracy = 0.0;  ///< share of pairs whose chosen reward is the larger
+  double reward_accuracy = 0.0;  ///< share of pairs whose chosen reward is the larger; NaN for completions
   double reward_margin = 0.0;
   double logps_chosen = 0.0;    ///< mean log-prob of the responses: of sums, or of token means where TRL's trainer of
   double logps_rejected = 0.0;  ///< the loss logs these (logs_mean_logps)
   double chosen_length = 0.0;   ///< mean tokens: watch it, preference training grows it
   double rejected_length = 0.0;
-  std::int64_t num_tokens = 0;  ///< prompt and response tokens of both sides, since the start
+  std::int64_t num_tokens = 0;          ///< prompt and response tokens of all sequences, since the start
+  std::optional<double> nll_loss = {};  ///< token-mean NLL of what the loss's NLL term covers, or would (TRL: 0 then)
+  std::optional<double> log_odds_ratio = {};       ///< orpo: mean of log sg(lo_w - lo_l)
+  std::optional<double> log_odds_chosen = {};      ///< orpo: mean of lo_w - lo_l
+  std::optional<double> kl = {};                   ///< kto's z
+  std::optional<double> entropy = {};              ///< with token_metrics: mean over response tokens, nats
+  std::optional<double> mean_token_accuracy = {};  ///< share of chosen tokens that no other token's logit exceeds
+  std::optional<double> logits_chosen = {};        ///< mean over tokens and vocabulary
+  std::optional<double> logits_rejected = {};
 };
 
 /// {"step", "epoch", "loss", "grad_norm", "learning_rate", "lr", "rewards/chosen", "rewards/rejected",
 /// "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected", "lengths/chosen", "lengths/rejected",
-/// "num_tokens"}. Nothing in it depends on the clock.
+/// "num_tokens"} and, where they are there, {"nll_loss", "log_odds_ratio", "log_odds_chosen", "kl", "entropy",
+/// "mean_token_accuracy", "logits/chosen", "logits/rejected"}; what is NaN is left out. Nothing depends on the clock.
 std::string to_json_line(const TrainMetrics& metrics);
 
 /// Trains `policy` in place: its trainable_parameters(). Of a model with adapters these alone have gradients, state of
@@ -97,12 +128,14 @@ std::string to_json_line(const TrainMetrics& metrics);
 /// by rounding only.
 class Trainer {
  public:
-  /// `reference`: what the loss compares with, where it needs one; without it, the policy as it is at the start: for
-  /// new adapters the base (`policy.base()` is it for others, too). Its log-probs are computed once, before the first
-  /// step, and it is let go. Pairs are selected by select_pairs, those longer than max_length or the context of either
-  /// model left out as "too_long". Gradients that the policy's weights have are dropped. Throws InputError: options out
-  /// of range, a warm-up of all steps, no pair left, ids outside the vocabulary, a float16 policy.
+  /// `reference`: what the loss compares with, where it needs one; without it, the policy as it is at the start: see
+  /// ReferenceOptions; for new adapters that is the base (`policy.base()` is it for others, too). Pairs are selected by
+  /// select_pairs (completions by select_completions) with max_length or the context of either model, whichever is
+  /// less. Gradients that the policy's weights have are dropped. Throws InputError: options out of range, rows that the
+  /// loss does not take, a warm-up of all steps, no pair left, ids outside the vocabulary, a float16 policy.
   Trainer(CausalLM policy, std::vector<TokenPair> pairs, TrainerOptions options = {},
+          std::optional<CausalLM> reference = {});
+  Trainer(CausalLM policy, std::vector<TokenCompletion> rows, TrainerOptions options = {},
           std::optional<CausalLM> reference = {});
   /// Frees the gradients and switches them off.
   ~Trainer();
@@ -125,13 +158,20 @@ class Trainer {
   const TrainMetrics& metrics() const;
   std::int64_t steps_done() const;
   std::int64_t total_steps() const;
-  /// Pairs in use.
+  /// Pairs in use, or completions; the other is empty.
   const std::vector<TokenPair>& pairs() const;
+  const std::vector<TokenCompletion>& completions() const;
   /// Reason -> pairs that are not.
   const std::map<std::string, std::int64_t>& dropped() const;
-  /// Reference log-probs (sums) of pairs(), in their order; empty before the start or for losses without reference.
+  /// "prompt" or "response" -> pairs that lost tokens of it to `truncation`.
+  const std::map<std::string, std::int64_t>& cut() const;
+  /// Reference log-probs (sums) of pairs(), in their order; empty before the start, for losses without reference and
+  /// with a moving one. Of completions() the first holds theirs.
   const std::vector<double>& reference_chosen() const;
   const std::vector<double>& reference_rejected() const;
+
+  /// Another reference than a model: for modes frozen without file. Throws InputError after the start.
+  void set_reference(ReferenceScorer reference);
 
   /// Wall-clock throughput of the last step: prompt and response tokens a second. Kept out of the metrics, which
   /// repeat.
