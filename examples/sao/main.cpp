@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <new>
 #include <string>
@@ -78,6 +79,7 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) try {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is an error to report, like a full disk
   CLI::App app("Self-Alignment Optimization: a chat model writes prompts, answers them, judges the answers and learns.",
                "sao");
   app.set_version_flag("--version", SAO_VERSION);

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include <iterator>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "support/paths.h"
@@ -25,11 +27,17 @@ struct Outcome {
   std::string err = {};
 };
 
+/// What a program may use; 0 is no limit.
+struct ProcessLimits {
+  std::uint64_t address_space = 0;  ///< bytes; sanitizers need more than any limit
+  std::uint64_t file_size = 0;      ///< bytes of each file it writes: what a full disk looks like
+};
+
 /// A running program: bin/<name> of the build, or a path.
 class Process {
  public:
   Process(const std::string& program, const std::vector<std::string>& arguments, const std::string& input = {},
-          const std::filesystem::path& work_folder = {}) {
+          const std::filesystem::path& work_folder = {}, const ProcessLimits& limits = {}) {
     std::ofstream(files_ / "in", std::ios::binary) << input;
     std::vector<std::string> words = {
         program.find('/') == std::string::npos ? std::string(SAO_BINARY_DIR "/bin/") + program : program};
@@ -44,6 +52,11 @@ class Process {
       dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), STDOUT_FILENO);
       dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), STDERR_FILENO);
       if (!work_folder.empty() && chdir(work_folder.c_str()) != 0) _exit(126);
+      for (const auto& [resource, bytes] :
+           {std::pair(RLIMIT_AS, limits.address_space), std::pair(RLIMIT_FSIZE, limits.file_size)}) {
+        const rlimit limit = {bytes, bytes};
+        if (bytes > 0) setrlimit(resource, &limit);
+      }
       execv(argv[0], argv.data());
       _exit(127);
     }
@@ -92,8 +105,9 @@ class Process {
 };
 
 inline Outcome run_program(const std::string& program, const std::vector<std::string>& arguments,
-                           const std::string& input = {}, const std::filesystem::path& work_folder = {}) {
-  return Process(program, arguments, input, work_folder).wait();
+                           const std::string& input = {}, const std::filesystem::path& work_folder = {},
+                           const ProcessLimits& limits = {}) {
+  return Process(program, arguments, input, work_folder, limits).wait();
 }
 
 }  // namespace sao::testing

@@ -79,7 +79,8 @@ std::size_t find_choice(const Json& value, std::string_view name, const std::vec
   if (value.is_string()) {
     for (const auto* list : {&labels, &choices}) {
       const auto found = std::find(list->begin(), list->end(), value.get<std::string>());
-      if (found != list->end()) return static_cast<std::size_t>(found - list->begin());
+      const auto number = static_cast<std::size_t>(found - list->begin());
+      if (found != list->end() && number < choices.size()) return number;  // there may be more labels than choices
     }
   }
   throw_field_error("", name, value, fmt::format("0 to {} or one of the choices", choices.size() - 1));
