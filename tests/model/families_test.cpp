@@ -15,6 +15,7 @@
 #include "sao/model/causal_lm.h"
 #include "sao/model/config.h"
 #include "support/message_of.h"
+#include "support/paths.h"
 
 namespace sao {
 namespace {
@@ -292,6 +293,13 @@ TEST(Families, PhiIsLimitedToItsFirstContext) {
               HasSubstr("rope_scaling.short_factor is a list of 2, expected one for each of 48 frequencies"));
   EXPECT_THAT(complaint(phi_3_mini_4k(), R"({"rope_scaling": {"rope_type": "linear", "factor": 2.0}})"),
               HasSubstr("rope_scaling.rope_type is \"linear\", expected one of: default, longrope"));
+  const CausalLM model = CausalLM::load(testing::golden("model") / "phi3-longrope");
+  EXPECT_EQ(model.config().max_position_embeddings, 256);
+  const auto run = [&](std::size_t length) {
+    return message_of([&] { model.hidden(pack(std::vector<TokenIds>{TokenIds(length, 3)})); });
+  };
+  EXPECT_EQ(run(64), "no error");
+  EXPECT_THAT(run(65), HasSubstr("a sequence of 65 tokens, expected at most 64, the model's context"));
   Json json = phi_3_mini_4k();
   json["partial_rotary_factor"] = 0.75;
   EXPECT_EQ(parse(json).rotary_dim(), 72);

@@ -33,8 +33,9 @@ struct ModelFixture {
 inline std::vector<ModelFixture> golden_models() {
   std::vector<ModelFixture> models;
   for (const char* name : {"gemma2", "llama3", "llama-sharded", "gemma", "gemma3", "llama-bias", "mistral", "qwen2",
-                           "qwen3", "phi3", "phi3-longrope"})
+                           "qwen3", "phi3", "phi3-longrope"}) {
     models.push_back({name, golden("model") / name});
+  }
   return models;
 }
 

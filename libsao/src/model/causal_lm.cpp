@@ -96,9 +96,9 @@ void CausalLM::Impl::check_ids(const at::Tensor& ids, std::int64_t expected, con
 }
 
 void CausalLM::Impl::check_context(std::int64_t longest) const {
-  if (longest > config.max_position_embeddings) {
+  if (longest > config.context_length()) {
     throw InputError(fmt::format("CausalLM::hidden: a sequence of {} tokens, expected at most {}, the model's context",
-                                 longest, config.max_position_embeddings));
+                                 longest, config.context_length()));
   }
 }
 
