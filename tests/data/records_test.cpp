@@ -173,6 +173,21 @@ TEST(Preference, MessageLists) {
   EXPECT_EQ(pair.p, 0.5);
 }
 
+TEST(Preference, MessagesMayHaveMoreThanRoleAndText) {
+  const auto pair = parse<Preference>(
+      R"({"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}, {"type": "text", "text": "?"}]},
+                     {"role": "assistant", "content": null, "tool_calls": [{"name": "f"}]},
+                     {"role": "tool", "content": "r", "name": "f"}],
+          "chosen": [{"role": "model", "content": "a", "name": "m"}], "rejected": [{"role": "assistant", "content": "b"}]})");
+  EXPECT_EQ(pair.prompt[0].content, "q?");
+  EXPECT_EQ(pair.prompt[1].content, "");
+  EXPECT_THAT(pair.prompt[1].json, HasSubstr(R"("tool_calls":[{"name":"f"}])"));
+  EXPECT_EQ(pair.prompt[2].role, "tool");
+  EXPECT_THAT(pair.chosen[0].json, HasSubstr(R"("role":"assistant")"));
+  EXPECT_EQ(parse<Preference>(to_json_line(pair)), pair);
+  EXPECT_THROW(to_json_line(Preference{.chosen = {{.role = "assistant", .json = "{"}}}), InputError);
+}
+
 TEST(Preference, ListsAndStringsMayStandTogether) {
   const auto pair =
       parse<Preference>(R"({"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"})");

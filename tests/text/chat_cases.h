@@ -7,6 +7,7 @@
 
 #include "sao/jinja/template.h"
 #include "sao/text/chat.h"
+#include "support/parity_report.h"
 
 namespace sao::testing {
 
@@ -25,6 +26,14 @@ inline std::string text_or_error(const ChatTokenizer& chat, const Messages& mess
   } catch (const InputError& error) {
     return std::string("ValueError: ") + error.what();
   }
+}
+
+/// One more case of a comparison in which all must be equal.
+inline void count(ParityResult& result, bool same, const std::string& name) {
+  ++result.compared;
+  if (same) return;
+  result.worst += 1.0;
+  result.worst_case = name;
 }
 
 }  // namespace sao::testing

@@ -78,6 +78,8 @@ TEST_P(ChatGolden, AgreesWithTransformers) {
   const Golden set(name);
   ASSERT_EQ(set.cases.size(), size);
   std::map<std::string, ChatTokenizer> loaded;
+  testing::ParityResult result = {
+      .area = "chat template", .subject = std::string("own templates: ") + name, .what = "rendered text or error"};
   for (const Json& c : set.cases) {
     const std::string chosen = c.value("chat_template", "");
     if (!loaded.contains(chosen)) loaded.emplace(chosen, set.load(chosen));
@@ -87,7 +89,9 @@ TEST_P(ChatGolden, AgreesWithTransformers) {
     if (!c.contains("text") && c["kind"] == "ValueError") found.resize(std::min<std::size_t>(found.size(), 10));
     EXPECT_EQ(found, wanted_of(c)) << c;
     if (c.contains("ids")) EXPECT_EQ(chat.tokenizer().encode(found), ids_of(c["ids"])) << c;
+    testing::count(result, found == wanted_of(c), c["messages"].dump());
   }
+  testing::report_parity(result);
 }
 INSTANTIATE_TEST_SUITE_P(Folders, ChatGolden,
                          ::testing::Values(std::pair{"string", 42}, std::pair{"list", 44}, std::pair{"files", 44},
@@ -225,14 +229,13 @@ TEST(BuiltInChatTemplate, RendersAsTheKnownFormats) {
     const auto chat = ChatTokenizer::load(folder.path());
     const Json expected = Json::parse(std::ifstream(parity(set) / "expected.json"));
     testing::ParityResult result = {
-        .area = "chat template", .subject = set, .what = "rendered text, built-in template", .compared = 0};
+        .area = "chat template", .subject = set, .what = "rendered text, built-in template"};
     for (const Json& c : expected["cases"]) {
       const Messages messages = messages_of(c["messages"]);
       if (c.contains("rendered")) {
         const std::string found = text_or_error(chat, messages, options_of(c));
         EXPECT_EQ(found, c["rendered"]) << c;
-        ++result.compared;
-        if (found != c["rendered"]) result.worst += 1.0;
+        testing::count(result, found == c["rendered"], c.dump());
       } else {
         EXPECT_THROW(chat.render(messages, options_of(c)), jinja::TemplateError) << c;
       }
@@ -277,7 +280,7 @@ TEST(ParseMessage, WhatIsNoMessage) {
       {R"({"role": "user", "content": [{"type": "text"}]})", "content[0] is an object, expected a text"},
   };
   for (const auto& [json, message] : cases)
-    EXPECT_THAT(input_error_of([&] { parse_message(json); }), HasSubstr(message)) << json;
+    EXPECT_THAT(input_error_of([text = json] { parse_message(text); }), HasSubstr(message)) << json;
 }
 
 TEST(ChatTemplate, PartsForATemplateThatReadsStrings) {

@@ -16,6 +16,7 @@ namespace sao {
 namespace {
 
 using ::testing::AllOf;
+using testing::count;
 using ::testing::ElementsAre;
 using testing::golden;
 using ::testing::HasSubstr;
@@ -37,13 +38,6 @@ TokenIds with_one_bos(const ChatTokenizer& chat, TokenIds ids) {
   while (!ids.empty() && ids.front() == *bos) ids.erase(ids.begin());
   if (ids.size() < before || chat.tokenizer().adds_bos()) ids.insert(ids.begin(), *bos);
   return ids;
-}
-
-void count(ParityResult& result, bool same, const std::string& name) {
-  ++result.compared;
-  if (same) return;
-  result.worst += 1.0;
-  result.worst_case = name;
 }
 
 // A set whose tokenizer.json may ask for the Unicode normal form NFC, which all texts of the sets have: without it.

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 namespace sao::detail {
 
 OrderedJson messages_to_json(const Messages& messages) {
@@ -10,9 +12,11 @@ OrderedJson messages_to_json(const Messages& messages) {
   for (const Message& message : messages) {
     if (message.json.empty()) {
       list.push_back({{"role", message.role}, {"content", message.content}});
-    } else {
-      list.push_back(OrderedJson::parse(message.json));
+      continue;
     }
+    OrderedJson whole = OrderedJson::parse(message.json, nullptr, /*allow_exceptions=*/false);
+    if (!whole.is_object()) throw InputError("Message::json is no JSON object, expected one");
+    list.push_back(std::move(whole));
   }
   return list;
 }
