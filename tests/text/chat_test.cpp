@@ -63,8 +63,10 @@ TEST_P(ChatParity, AgreesWithTransformers) {
   const auto chat = ChatSet(GetParam()).load();
   const auto expected = read_expected(parity(GetParam()));
   ASSERT_EQ(expected["cases"].size(), 47u);
-  ParityResult texts = {.area = "chat template", .subject = GetParam(), .what = "rendered text or error"};
-  ParityResult ids = {.area = "chat template", .subject = GetParam(), .what = "ids of the rendered text"};
+  ParityResult texts = {
+      .area = "chat template", .subject = GetParam(), .what = "rendered text or error", .worst_case = {}};
+  ParityResult ids = {
+      .area = "chat template", .subject = GetParam(), .what = "ids of the rendered text", .worst_case = {}};
   for (const auto& c : expected["cases"]) {
     const Messages messages = messages_of(c["messages"]);
     const RenderOptions options = {.add_generation_prompt = c["add_generation_prompt"],
