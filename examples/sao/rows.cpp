@@ -30,7 +30,7 @@ std::string describe(const json& value) {
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos; }
 
 Row::Row(std::string_view line) {
-  constexpr int kMaxDepth = 500;  // as the library's own reader
+  static constexpr int kMaxDepth = 500;  // as the library's own reader
   try {
     object_ = json::parse(line, [](int depth, json::parse_event_t, json&) {
       if (depth <= kMaxDepth) return true;

@@ -287,6 +287,11 @@ TEST(ParseMessage, WhatIsNoMessage) {
     EXPECT_THAT(input_error_of([text = json] { parse_message(text); }), HasSubstr(message)) << json;
 }
 
+TEST(ParseMessage, DeepNestingIsRefused) {
+  const std::string deep = R"({"role": "user", "content": "x", "more": )" + std::string(100'000, '[');
+  EXPECT_THAT(input_error_of([&] { parse_message(deep); }), HasSubstr("nested more than 200 deep"));
+}
+
 TEST(ChatTemplate, PartsForATemplateThatReadsStrings) {
   const auto strings = Golden("list").load();
   const Message text = parse_message(

@@ -81,7 +81,7 @@ constexpr std::string_view kChatMl =
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 OrderedJson json_of(const Message& message, std::size_t index) {
-  OrderedJson object = OrderedJson::parse(message.json, nullptr, /*allow_exceptions=*/false);
+  OrderedJson object = parse_ordered_json(message.json);
   if (!object.is_object())
     throw InputError(fmt::format("messages[{}]: Message::json is no JSON object, expected one", index));
   return object;

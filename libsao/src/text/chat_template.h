@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/json.h"
 #include "sao/jinja/template.h"
 #include "sao/text/chat.h"
 
@@ -30,6 +31,9 @@ std::optional<ChatTemplateSource> built_in_chat_template(const Tokenizer& tokeni
 /// `bos_token`, `eos_token`, ... as the files name them; bos and eos of a tokenizer whose files do not mention them.
 /// Follows: PreTrainedTokenizerBase.special_tokens_map, of transformers 5.17.
 jinja::Value::Fields read_special_tokens(const std::filesystem::path& folder, const Tokenizer& tokenizer);
+
+/// JSON with its fields in their order. Throws InputError: not JSON, or nested more than 200 deep.
+OrderedJson parse_ordered_json(std::string_view text);
 
 /// A template with all that is the same for every conversation.
 class ChatTemplate {

@@ -6,6 +6,7 @@
 #include "io/json.h"
 #include "sao/base/error.h"
 #include "sao/text/chat.h"
+#include "text/chat_template.h"
 
 namespace sao {
 namespace {
@@ -32,14 +33,21 @@ std::string text_of_parts(const OrderedJson& parts) {
 
 }  // namespace
 
+detail::OrderedJson detail::parse_ordered_json(std::string_view text) {
+  static constexpr int kMaxDepth = 200;  // as that of a template's values
+  try {
+    return OrderedJson::parse(text, [](int depth, OrderedJson::parse_event_t, OrderedJson&) {
+      if (depth <= kMaxDepth) return true;
+      throw InputError(fmt::format("JSON nested more than {} deep, expected at most that", kMaxDepth));
+    });
+  } catch (const OrderedJson::exception& error) {
+    throw InputError(fmt::format("not valid JSON: {}, expected JSON", error.what()));
+  }
+}
+
 Message parse_message(std::string_view json) {
   constexpr std::string_view kExpected = "an object with role and content";
-  OrderedJson object;
-  try {
-    object = OrderedJson::parse(json);
-  } catch (const OrderedJson::exception& error) {
-    throw InputError(fmt::format("not valid JSON: {}, expected {}", error.what(), kExpected));
-  }
+  const OrderedJson object = detail::parse_ordered_json(json);
   if (!object.is_object()) throw InputError(fmt::format("{}, expected {}", detail::describe_json(object), kExpected));
   Message message;
   const auto role = object.find("role");
