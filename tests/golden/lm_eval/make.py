@@ -53,7 +53,7 @@ plain[3]["context"] += " "  # a blank at the end moves to the continuation
 plain[4]["context"] += " \n\u00a0 "
 plain[5]["context"] = ""
 plain[6]["context"] = "<|begin_of_text|>" + plain[6]["context"]
-plain[7]["context"] = " ".join(sentence() for _ in range(12))  # several windows of text
+plain[7]["context"] = " ".join(sentence() for _ in range(12))  # long
 write("plain.jsonl", plain)
 write("blank.jsonl", [{"context": "   ", "choices": ["a river", "boat"], "label": 1}])  # lm_eval refuses it without a BOS
 questions = [choice_row() for i in range(24)]
