@@ -541,6 +541,26 @@ TEST(Engine, FollowsChangedWeights) {
   EXPECT_EQ(fresh.generate_all(requests, sampling), after);
 }
 
+// The last token is predicted, not read: rolling windows fill the context with what they read.
+TEST(Engine, ScoresOneTokenMoreThanItReads) {
+  for (const bool gemma : {true, false}) {
+    Engine engine(CausalLM::random(small_config(gemma), Seed{3}, {}, 0.25), make_text());
+    const auto context = static_cast<std::size_t>(engine.max_tokens());
+    const TokenIds whole(context - 1, 9);
+    const std::vector<ScoreRequest> full = {{{2}, whole}};
+    TokenIds longer = whole;
+    longer.push_back(5);
+    const std::vector<ScoreRequest> fuller = {{{2}, longer}};
+    const std::vector<double> found = engine.score(fuller)[0];
+    ASSERT_EQ(found.size(), context);
+    const std::vector<double> expected = engine.score(full)[0];
+    for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-5);
+    longer.push_back(5);
+    const std::vector<ScoreRequest> too_long = {{{2}, longer}};
+    EXPECT_THROW(engine.score(too_long), InputError);
+  }
+}
+
 TEST(Engine, RefusesBrokenWeights) {
   for (const auto& [gemma, dtype] : {std::pair{true, DType::kFloat32}, std::pair{false, DType::kFloat32},
                                      std::pair{true, DType::kBFloat16}, std::pair{false, DType::kBFloat16}}) {
