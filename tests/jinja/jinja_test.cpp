@@ -219,6 +219,21 @@ TEST(Value, RefusesWhatItCannotHold) {
 
 // --- errors
 
+TEST(Template, StrictUndefinedIsNotWrittenOut) {
+  const Value variables = Value::dict({{"a", "x"}});
+  const Settings strict = {.strict_undefined = true};
+  EXPECT_EQ(Template("{{ a }}{{ b }}").render(variables), "x");
+  EXPECT_EQ(Template("{{ a }}{{ b is defined }}").render(variables, strict), "xFalse");
+  for (const char* source : {"{{ a }}{{ b }}", "{{ a.c }}"}) {
+    try {
+      Template(source).render(variables, strict);
+      ADD_FAILURE() << source;
+    } catch (const TemplateError& error) {
+      EXPECT_EQ(error.kind(), "UndefinedError");
+    }
+  }
+}
+
 TEST(Template, ErrorsNameTheTemplateAndTheLine) {
   EXPECT_STREQ(error_of("a\n{{ b.c }}").what(), "template: line 2: 'b' is undefined");
   try {
