@@ -52,7 +52,7 @@ TEST(BpeModel, AgreesWithItsDefinitionOnShortAndLongWords) {
       TokenIds ids;
       bpe.encode(word, ids);
       std::vector<std::string> got;
-      for (const TokenId id : ids) got.push_back(*bpe.token(id));
+      for (const TokenId id : ids) got.emplace_back(bpe.tokens()[id]);
       ASSERT_EQ(got, merge_by_definition(symbols, merges)) << word;
     }
   }

@@ -30,6 +30,13 @@ TEST(Regex, LettersOfUnicode16) {
   EXPECT_THAT(matches(R"(\p{L}+)", "a\U000323AF b\U00010D40"), ElementsAre("a\U000323AF", "b"));
   EXPECT_THAT(matches(R"([^\p{L}\s]+)", "a\U000323AF b\U00010D40"), ElementsAre("\U00010D40"));
   EXPECT_THAT(matches(R"(\p{N}{1,3})", "\U00010D4012"), ElementsAre("\U00010D4012"));
+  EXPECT_THAT(matches(R"([\p{Lu}\p{M}]+)", "\u1c89\u0897a"), ElementsAre("\u1c89\u0897"));
+  EXPECT_THAT(matches(R"(\P{L}+|\p{^N})", "a\u1c89\U00010D40"), ElementsAre("a", "\u1c89", "\U00010D40"));
+}
+
+TEST(Regex, WordsAreOnigurumas) {
+  EXPECT_THAT(matches(R"(\w+)", "a\u0301_\u00b2 \u24b6-b"), ElementsAre("a\u0301_\u00b2", "\u24b6", "b"));
+  EXPECT_THAT(matches(R"([\w]+)", "a\u00b2b"), ElementsAre("a", "b"));
 }
 
 TEST(Regex, WhiteSpaceIsOnigurumas) {
@@ -56,7 +63,8 @@ TEST(Regex, ALongRunDoesNotOverflow) {
 }
 
 TEST(Regex, RefusesWhatItCannotRun) {
-  for (const char* pattern : {"(a", "[a[bc]]", "[a-z&&[^b]]", R"(\h)", R"([\S])", "a{1,3}+", R"(\p{Nope})"}) {
+  for (const char* pattern :
+       {"(a", "[a[bc]]", "[a-z&&[^b]]", R"(\h)", R"([\S])", R"([\P{L}])", R"(\bx)", "a{1,3}+", R"(\p{Nope})"}) {
     EXPECT_THAT(testing::input_error_of([&] { Regex(pattern, "tokenizer.json: pattern"); }),
                 ::testing::HasSubstr("tokenizer.json: pattern"))
         << pattern;

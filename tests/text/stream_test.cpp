@@ -51,7 +51,8 @@ void expect_streams_all(const std::filesystem::path& folder) {
 class Stream : public ::testing::TestWithParam<const char*> {};
 TEST_P(Stream, ConcatenationIsDecode) { expect_streams_all(golden("text") / GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Sets, Stream,
-                         ::testing::Values("unigram", "gemma", "dummy_prefix", "byte_level", "byte_fallback"));
+                         ::testing::Values("unigram", "gemma", "dummy_prefix", "suffix", "byte_level", "byte_fallback",
+                                           "qwen2", "nemo", "phi3", "gemma_json", "metaspace", "unigram_json"));
 
 TEST(StreamParity, ConcatenationIsDecode) {
   SAO_NEED_PARITY("tok-gemma");

@@ -6,14 +6,13 @@
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "sao/base/tokens.h"
+#include "text/byte_trie.h"
 #include "text/json_node.h"
-#include "text/regex.h"
 
 namespace sao::detail {
 
@@ -47,16 +46,9 @@ class AddedTokenMatcher {
              const std::function<void(std::string_view part, const AddedToken* token)>& each) const;
 
  private:
-  struct Node {
-    std::vector<std::pair<unsigned char, std::uint32_t>> children = {};  // sorted by byte
-    std::int32_t token = -1;
-  };
-  const AddedToken* longest_at(std::string_view text) const;
-
   std::vector<AddedToken> tokens_;
-  std::vector<Node> nodes_;
+  ByteTrie trie_;
   std::array<bool, 256> starts_ = {};  // whether a token starts with this byte
-  std::optional<Regex> word_;          // a character of words; compiled where a token is `single_word`
 };
 
 }  // namespace sao::detail

@@ -11,12 +11,15 @@
 #include "sao/base/error.h"
 #include "text/added_tokens.h"
 #include "text/byte_alphabet.h"
+#include "text/unicode.h"
 
 namespace sao::detail {
 namespace {
 
 // Below this many symbols a scan for the best merge is faster than a heap.
 constexpr std::size_t kShortWord = 48;
+// Longer tokens are not tried as whole words when the vocabulary is read: there are few, and a file may lie.
+constexpr std::size_t kLongestWhole = 256;
 
 }  // namespace
 
@@ -45,7 +48,6 @@ BpeModel::Merge BpeModel::MergeTable::find(TokenId left, TokenId right) const {
 }
 
 BpeModel::BpeModel(const JsonNode& model, bool byte_level) : byte_level_(byte_level) {
-  if (const auto type = model.find("type"); type && type->string() != "BPE") type->fail("\"BPE\"");
   if (const auto dropout = model.find("dropout"); dropout && dropout->value() != 0) dropout->fail("null");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
     if (const auto affix = model.find(key); affix && !affix->string().empty()) affix->fail("null");
@@ -55,20 +57,43 @@ BpeModel::BpeModel(const JsonNode& model, bool byte_level) : byte_level_(byte_le
 
   read_vocabulary(model.at("vocab", "an object of token to id"));
   read_merges(model.at("merges", "a list of pairs"));
-  if (const auto unk = model.find("unk_token")) {
-    unk_ = find(unk->string());
-    if (!unk_) unk->fail("a token of the vocabulary");
+  for (std::size_t c = 0; c < ascii_ids_.size(); ++c) {
+    const char character = static_cast<char>(c);
+    ascii_ids_[c] = tokens_.find({&character, 1});
   }
   byte_ids_.fill(-1);
   for (int b = 0; b < 256; ++b) {
-    std::optional<TokenId> id;
+    const char byte = static_cast<char>(b);
+    auto& id = byte_ids_[static_cast<std::size_t>(b)];
     if (byte_level_) {
-      const char byte = static_cast<char>(b);
-      if (const auto found = id_of_word_.find({&byte, 1}); found != id_of_word_.end()) id = found->second;
+      id = words_.find({&byte, 1});
     } else if (byte_fallback_) {
-      id = find(fmt::format("<0x{:02X}>", b));
+      id = tokens_.find(fmt::format("<0x{:02X}>", b));
     }
-    if (id) byte_ids_[static_cast<std::size_t>(b)] = *id;
+  }
+  read_unknown(model);
+
+  whole_.assign(words().size(), ignore_merges_);
+  if (!ignore_merges_) {
+    TokenIds ids;
+    for (std::size_t i = 0; i < whole_.size(); ++i) {
+      const auto id = static_cast<TokenId>(i);
+      const std::string_view word = words()[id];
+      if (word.empty() || word.size() > kLongestWhole) continue;
+      ids.clear();
+      merge(word, ids);
+      whole_[i] = ids.size() == 1 && ids[0] == id;
+    }
+  }
+}
+
+void BpeModel::read_unknown(const JsonNode& model) {
+  const auto unk = model.find("unk_token");
+  if (!unk) return;
+  if (const TokenId id = tokens_.find(unk->string()); id >= 0) {
+    unk_ = id;
+  } else if (!byte_level_ || std::ranges::count(byte_ids_, -1) > 0) {  // else nothing is ever unknown
+    unk->fail("a token of the vocabulary");
   }
 }
 
@@ -83,30 +108,18 @@ void BpeModel::read_vocabulary(const JsonNode& vocab) {
   };
   for (const auto& entry : vocab.value().items()) largest = std::max(largest, id_of(entry));
   tokens_.resize(static_cast<std::size_t>(largest) + 1);
-  id_of_.reserve(vocab.value().size());
+  if (byte_level_) words_.resize(tokens_.size());
   for (const auto& entry : vocab.value().items()) {
     const TokenId id = id_of(entry);
-    std::string& token = tokens_[static_cast<std::size_t>(id)];
-    if (entry.key().empty()) continue;
-    if (!token.empty())
+    const std::string& token = entry.key();
+    if (token.empty()) continue;
+    if (!tokens_[id].empty())
       throw InputError(fmt::format("{}: id {} belongs to \"{}\" and to \"{}\", expected one token", vocab.where(), id,
-                                   token, entry.key()));
-    token = entry.key();
-    id_of_.emplace(token, id);
-  }
-  if (!byte_level_) {
-    id_of_word_ = id_of_;
-    return;
-  }
-  words_.resize(tokens_.size());
-  id_of_word_.reserve(id_of_.size());
-  for (std::size_t id = 0; id < tokens_.size(); ++id) {
-    if (tokens_[id].empty()) continue;
+                                   tokens_[id], token));
+    tokens_.set(id, token);
     // A token with characters that stand for no byte can never come out of a word.
-    if (auto bytes = bytes_of_token(tokens_[id])) {
-      words_[id] = *std::move(bytes);
-      id_of_word_.emplace(words_[id], static_cast<TokenId>(id));
-    }
+    if (byte_level_)
+      if (const auto bytes = bytes_of_token(token)) words_.set(id, *bytes);
   }
 }
 
@@ -135,36 +148,32 @@ void BpeModel::read_merges(const JsonNode& merges) {
     }
     joined.assign(left).append(right);
     const auto id_of = [&](std::string_view token) {
-      const auto found = id_of_.find(token);
-      if (found == id_of_.end())
+      const TokenId id = tokens_.find(token);
+      if (id < 0)
         throw InputError(
             fmt::format("{}: token \"{}\" is not in the vocabulary, expected both tokens and what they "
                         "merge to to be there",
                         where(), token));
-      return found->second;
+      return id;
     };
     merges_.insert(id_of(left), id_of(right), {.rank = rank++, .id = id_of(joined)});
+    if (right.starts_with(kSpaceMark) && !left.ends_with(kSpaceMark)) cut_at_space_marks_ = false;
   }
-}
-
-std::optional<TokenId> BpeModel::find(std::string_view token) const {
-  const auto found = id_of_.find(token);
-  if (found == id_of_.end()) return std::nullopt;
-  return found->second;
-}
-
-const std::string* BpeModel::token(TokenId id) const {
-  if (id < 0 || static_cast<std::size_t>(id) >= tokens_.size() || tokens_[static_cast<std::size_t>(id)].empty())
-    return nullptr;
-  return &tokens_[static_cast<std::size_t>(id)];
+  // Unknown characters may be fused; a known one is not.
+  if (byte_level_ || tokens_.find(kSpaceMark) < 0) cut_at_space_marks_ = false;
 }
 
 void BpeModel::initial_symbols(std::string_view word, TokenIds& symbols) const {
-  // The reference drops a character that is unknown where there is no unk_token.
-  bool previous_unknown = false;
+  // The reference drops a character that is unknown where there is no unk_token, and puts a pending <unk> behind the
+  // byte tokens of the characters that follow it.
+  bool pending = false;
+  const auto end_unknown = [&] {
+    if (pending) symbols.push_back(*unk_);
+    pending = false;
+  };
   const auto add_unknown = [&] {
-    if (unk_ && !(previous_unknown && fuse_unk_)) symbols.push_back(*unk_);
-    previous_unknown = true;
+    if (pending && !fuse_unk_) symbols.push_back(*unk_);
+    pending = unk_.has_value();
   };
   if (byte_level_) {
     for (const char c : word) {
@@ -172,58 +181,71 @@ void BpeModel::initial_symbols(std::string_view word, TokenIds& symbols) const {
       if (id < 0) {
         add_unknown();
       } else {
+        end_unknown();
         symbols.push_back(id);
-        previous_unknown = false;
       }
     }
-    return;
+    return end_unknown();
   }
   while (!word.empty()) {
-    const std::string_view character = word.substr(0, std::max<std::size_t>(1, character_length(word)));
+    const std::string_view character = word.substr(0, read_character(word).length);
     word.remove_prefix(character.size());
-    if (const auto found = id_of_.find(character); found != id_of_.end()) {
-      symbols.push_back(found->second);
-      previous_unknown = false;
+    const TokenId id =
+        character.size() == 1 ? ascii_ids_[static_cast<std::size_t>(character[0])] : tokens_.find(character);
+    if (id >= 0) {
+      end_unknown();
+      symbols.push_back(id);
       continue;
     }
     const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
     if (byte_fallback_ && std::ranges::all_of(character, [&](char c) { return byte_id(c) >= 0; })) {
       for (const char c : character) symbols.push_back(byte_id(c));
-      // NOTE: the reference leaves a pending <unk> pending here, so that it comes after these bytes. It cannot
-      // happen with a whole set of byte tokens.
-      previous_unknown = false;
-      continue;
+    } else {
+      add_unknown();
     }
-    add_unknown();
   }
+  end_unknown();
 }
 
 void BpeModel::encode(std::string_view word, TokenIds& ids) const {
   if (word.empty()) return;
-  if (ignore_merges_ || (byte_level_ && word.size() == 1)) {
-    if (word.size() == 1 && byte_level_ && byte_ids_[static_cast<unsigned char>(word[0])] >= 0) {
-      ids.push_back(byte_ids_[static_cast<unsigned char>(word[0])]);
-      return;
-    }
-    if (const auto found = id_of_word_.find(word); found != id_of_word_.end()) {
-      ids.push_back(found->second);
-      return;
-    }
+  if (ignore_merges_ || !cut_at_space_marks_) return encode_part(word, ids);
+  // Nothing merges across the front of a blank, so the parts can be looked up and merged one by one.
+  std::size_t begin = 0;
+  for (std::size_t i = word.find(kSpaceMark, 1); i != word.npos; i = word.find(kSpaceMark, i + 1)) {
+    if (word.substr(0, i).ends_with(kSpaceMark)) continue;
+    encode_part(word.substr(begin, i - begin), ids);
+    begin = i;
   }
-  TokenIds symbols;
-  symbols.reserve(word.size());
-  initial_symbols(word, symbols);
-  if (symbols.size() <= kShortWord) {
-    merge_short(symbols);
-  } else {
-    merge_long(symbols);
-  }
-  ids.insert(ids.end(), symbols.begin(), symbols.end());
+  encode_part(word.substr(begin), ids);
 }
 
-void BpeModel::merge_short(TokenIds& symbols) const {
+void BpeModel::encode_part(std::string_view word, TokenIds& ids) const {
+  if (const TokenId id = words().find(word); id >= 0 && whole_[static_cast<std::size_t>(id)]) {
+    ids.push_back(id);
+  } else {
+    merge(word, ids);
+  }
+}
+
+void BpeModel::merge(std::string_view word, TokenIds& ids) const {
+  const std::size_t first = ids.size();
+  initial_symbols(word, ids);
+  const std::size_t count = ids.size() - first;
+  if (count <= kShortWord) {
+    ids.resize(first + merge_short(std::span(ids).subspan(first)));
+  } else {
+    TokenIds symbols(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end());
+    merge_long(symbols);
+    ids.resize(first);
+    ids.insert(ids.end(), symbols.begin(), symbols.end());
+  }
+}
+
+// Merges in place; what is left is at the front. Returns how many.
+std::size_t BpeModel::merge_short(std::span<TokenId> symbols) const {
   std::size_t n = symbols.size();
-  if (n < 2) return;
+  if (n < 2) return n;
   std::array<Merge, kShortWord> merges;  // merges[i]: of symbols i and i + 1
   for (std::size_t i = 0; i + 1 < n; ++i) merges[i] = merges_.find(symbols[i], symbols[i + 1]);
   for (;;) {
@@ -235,7 +257,7 @@ void BpeModel::merge_short(TokenIds& symbols) const {
         best = i;
       }
     }
-    if (rank == kNoMerge) break;
+    if (rank == kNoMerge) return n;
     symbols[best] = merges[best].id;
     std::copy(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 2, symbols.begin() + static_cast<std::ptrdiff_t>(n),
               symbols.begin() + static_cast<std::ptrdiff_t>(best) + 1);
@@ -244,7 +266,6 @@ void BpeModel::merge_short(TokenIds& symbols) const {
     if (best > 0) merges[best - 1] = merges_.find(symbols[best - 1], symbols[best]);
     if (best + 1 < n) merges[best] = merges_.find(symbols[best], symbols[best + 1]);
   }
-  symbols.resize(n);
 }
 
 void BpeModel::merge_long(TokenIds& symbols) const {

@@ -6,31 +6,22 @@
 #include <array>
 #include <cstdint>
 #include <optional>
-#include <string>
+#include <span>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "sao/base/tokens.h"
 #include "text/json_node.h"
+#include "text/token_model.h"
 
 namespace sao::detail {
 
-class BpeModel {
+class BpeModel final : public TokenModel {
  public:
-  /// `model` is tokenizer.json's field of that name. `byte_level`: words come as raw bytes, and the vocabulary's
-  /// characters stand for bytes. Throws InputError naming the field.
+  /// See parse_token_model.
   BpeModel(const JsonNode& model, bool byte_level);
 
-  /// Appends the ids of one word: raw bytes when byte-level, else valid UTF-8.
-  void encode(std::string_view word, TokenIds& ids) const;
-
-  /// The id of a token spelled as in the file.
-  std::optional<TokenId> find(std::string_view token) const;
-  /// The token as in the file; nullptr where the id is not used.
-  const std::string* token(TokenId id) const;
-  /// Largest id + 1.
-  TokenId size() const { return static_cast<TokenId>(tokens_.size()); }
+  void encode(std::string_view word, TokenIds& ids) const override;
 
  private:
   struct Merge {
@@ -59,8 +50,12 @@ class BpeModel {
 
   void read_vocabulary(const JsonNode& vocab);
   void read_merges(const JsonNode& merges);
+  void read_unknown(const JsonNode& model);
+  const TokenStrings& words() const { return byte_level_ ? words_ : tokens_; }
+  void encode_part(std::string_view word, TokenIds& ids) const;
+  void merge(std::string_view word, TokenIds& ids) const;
   void initial_symbols(std::string_view word, TokenIds& symbols) const;
-  void merge_short(TokenIds& symbols) const;
+  std::size_t merge_short(std::span<TokenId> symbols) const;
   void merge_long(TokenIds& symbols) const;
 
   bool byte_level_;
@@ -68,12 +63,13 @@ class BpeModel {
   bool byte_fallback_ = false;
   bool fuse_unk_ = false;
   std::optional<TokenId> unk_;
-  std::vector<std::string> tokens_;                           // by id; empty where not used
-  std::unordered_map<std::string_view, TokenId> id_of_;       // keys view tokens_
-  std::vector<std::string> words_;                            // by id: the bytes that a byte-level token stands for
-  std::unordered_map<std::string_view, TokenId> id_of_word_;  // keys view words_ (byte-level) or tokens_
-  std::array<TokenId, 256> byte_ids_ = {};  // byte-level: single bytes; byte_fallback: <0xXX>; -1: none
+  TokenStrings words_;                       // the bytes that byte-level tokens stand for
+  std::array<TokenId, 128> ascii_ids_ = {};  // tokens of one ASCII character; -1: none
+  std::array<TokenId, 256> byte_ids_ = {};   // byte-level: single bytes; byte_fallback: <0xXX>; -1: none
   MergeTable merges_;
+  // By id: whether a word that is this token becomes this token, so that there is nothing to merge.
+  std::vector<bool> whole_;
+  bool cut_at_space_marks_ = true;  // whether no merge joins a U+2581 to something else before it
 };
 
 }  // namespace sao::detail

@@ -22,6 +22,14 @@ constexpr std::array<std::int16_t, 0x144> make_byte_of() {
 }
 constexpr auto kByteOf = make_byte_of();
 
+constexpr std::array<char32_t, 256> make_character_of() {
+  std::array<char32_t, 256> character_of = {};
+  for (std::size_t c = 0; c < kByteOf.size(); ++c)
+    if (kByteOf[c] >= 0) character_of[static_cast<std::size_t>(kByteOf[c])] = static_cast<char32_t>(c);
+  return character_of;
+}
+constexpr auto kCharacterOf = make_character_of();
+
 }  // namespace
 
 std::optional<std::string> bytes_of_token(std::string_view token) {
@@ -34,6 +42,12 @@ std::optional<std::string> bytes_of_token(std::string_view token) {
     token.remove_prefix(length);
   }
   return bytes;
+}
+
+std::string token_of_bytes(std::string_view bytes) {
+  std::string token;
+  for (const char byte : bytes) append_utf8(kCharacterOf[static_cast<unsigned char>(byte)], token);
+  return token;
 }
 
 }  // namespace sao::detail

@@ -11,4 +11,7 @@ namespace sao::detail {
 /// The bytes that `token` stands for; nothing when a character is not of the alphabet.
 std::optional<std::string> bytes_of_token(std::string_view token);
 
+/// The characters that stand for `bytes`.
+std::string token_of_bytes(std::string_view bytes);
+
 }  // namespace sao::detail

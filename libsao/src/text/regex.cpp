@@ -10,6 +10,7 @@
 
 #include "base/utf8.h"
 #include "sao/base/error.h"
+#include "text/unicode.h"
 
 namespace sao::detail {
 namespace {
@@ -17,19 +18,26 @@ namespace {
 // PCRE2's \s has U+180E, Oniguruma's (White_Space) has not; PCRE2's \w lacks marks and connector punctuation.
 constexpr std::string_view kSpaceClass =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-constexpr std::string_view kWordClass = R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc})";
+// \w besides letters, marks, Nd, Nl and Pc; and what Oniguruma adds to it outside of character classes only.
+constexpr std::string_view kWordBeyond =
+    R"(\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+constexpr std::string_view kWordOutsideClasses = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
-// Letters and numbers of Unicode 15 and 16, which Oniguruma knows and PCRE2 10.42 (Unicode 14) does not.
-constexpr std::string_view kNewLetters =
-    R"(\x{1c89}-\x{1c8a}\x{a7cb}-\x{a7cd}\x{a7da}-\x{a7dc}\x{105c0}-\x{105f3}\x{10d4a}-\x{10d65})"
-    R"(\x{10d6f}-\x{10d85}\x{10ec2}-\x{10ec4}\x{1123f}-\x{11240}\x{11380}-\x{11389}\x{1138b}\x{1138e})"
-    R"(\x{11390}-\x{113b5}\x{113b7}\x{113d1}\x{113d3}\x{11bc0}-\x{11be0}\x{11f02}\x{11f04}-\x{11f10})"
-    R"(\x{11f12}-\x{11f33}\x{1342f}\x{13441}-\x{13446}\x{13460}-\x{143fa}\x{16100}-\x{1611d}\x{16d40}-\x{16d6c})"
-    R"(\x{18cff}\x{1b132}\x{1b155}\x{1df25}-\x{1df2a}\x{1e030}-\x{1e06d}\x{1e4d0}-\x{1e4eb}\x{1e5d0}-\x{1e5ed})"
-    R"(\x{1e5f0}\x{2b739}\x{2ebf0}-\x{2ee5d}\x{31350}-\x{323af})";
-constexpr std::string_view kNewNumbers =
-    R"(\x{10d40}-\x{10d49}\x{116d0}-\x{116e3}\x{11bf0}-\x{11bf9}\x{11f50}-\x{11f59}\x{16130}-\x{16139})"
-    R"(\x{16d70}-\x{16d79}\x{1ccf0}-\x{1ccf9}\x{1d2c0}-\x{1d2d3}\x{1e4f0}-\x{1e4f9}\x{1e5f1}-\x{1e5fa})";
+// The insides of a character class for a general category as Oniguruma knows it (Unicode 16); PCRE2 10.42 knows
+// Unicode 14.
+std::string category_class(std::string_view name) {
+  std::string out = fmt::format("\\p{{{}}}", name);
+  for (const auto& [first, last] : newer_than_unicode_14(name))
+    out += fmt::format("\\x{{{:x}}}-\\x{{{:x}}}", static_cast<unsigned>(first), static_cast<unsigned>(last));
+  return out;
+}
+
+std::string word_class(bool in_class) {
+  std::string out(kWordBeyond);
+  if (!in_class) out += kWordOutsideClasses;
+  for (const char* name : {"L", "M", "Nd", "Nl", "Pc"}) out += category_class(name);
+  return out;
+}
 
 pcre2_code* code_of(const std::shared_ptr<void>& code) { return static_cast<pcre2_code*>(code.get()); }
 
@@ -45,23 +53,42 @@ std::string to_pcre2(std::string_view pattern, const std::string& where) {
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     const char c = pattern[i];
     if (c == '\\' && i + 1 < pattern.size()) {
-      if (const std::string_view property = pattern.substr(i, 5); property == "\\p{L}" || property == "\\p{N}") {
-        const std::string_view more = property[3] == 'L' ? kNewLetters : kNewNumbers;
-        out += in_class ? fmt::format("{}{}", property, more) : fmt::format("[{}{}]", property, more);
-        i += property.size() - 1;
+      const char escaped = pattern[++i];
+      if (escaped == 'p' || escaped == 'P') {
+        const std::size_t close = pattern.find('}', i);
+        if (close == pattern.npos || pattern[i + 1] != '{') refuse(fmt::format("\\{} without braces", escaped));
+        std::string_view name = pattern.substr(i + 2, close - i - 2);
+        const bool negated = (escaped == 'P') != name.starts_with('^');
+        if (name.starts_with('^')) name.remove_prefix(1);
+        i = close;
+        if (!is_category_name(name)) {  // a script: left to PCRE2
+          out += fmt::format("\\{}{{{}}}", negated ? 'P' : 'p', name);
+        } else if (negated && in_class) {
+          refuse(fmt::format("\\P{{{}}} inside a character class", name));
+        } else {
+          out += in_class ? category_class(name) : fmt::format("[{}{}]", negated ? "^" : "", category_class(name));
+        }
         continue;
       }
-      const char escaped = pattern[++i];
-      const std::string_view set = escaped == 's' || escaped == 'S' ? kSpaceClass : kWordClass;
+      const std::string set = escaped == 's' || escaped == 'S'   ? std::string(kSpaceClass)
+                              : escaped == 'w' || escaped == 'W' ? word_class(in_class)
+                                                                 : category_class("Nd");
       switch (escaped) {
         case 's':
         case 'w':
-          out += in_class ? std::string(set) : fmt::format("[{}]", set);
+        case 'd':
+          out += in_class ? set : fmt::format("[{}]", set);
           break;
         case 'S':
         case 'W':
+        case 'D':
           if (in_class) refuse(fmt::format("\\{} inside a character class", escaped));
           out += fmt::format("[^{}]", set);
+          break;
+        case 'b':
+        case 'B':
+          // PCRE2's boundary goes by its own \w.
+          refuse(fmt::format("\\{}", escaped));
           break;
         case 'h':
         case 'H':

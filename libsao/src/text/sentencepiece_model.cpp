@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -72,7 +73,7 @@ class Reader {
 };
 
 // Field numbers of sentencepiece_model.proto.
-enum ModelField : std::uint32_t { kPieces = 1, kTrainerSpec = 2, kNormalizerSpec = 3 };
+enum ModelField : std::uint32_t { kPieces = 1, kTrainerSpec = 2, kNormalizerSpec = 3, kDenormalizerSpec = 5 };
 enum PieceField : std::uint32_t { kPieceText = 1, kPieceScore = 2, kPieceType = 3 };
 enum TrainerField : std::uint32_t { kModelType = 3 };
 enum NormalizerField : std::uint32_t { kCharacterMap = 2, kAddDummyPrefix = 3, kRemoveExtraWhitespaces = 4 };
@@ -105,9 +106,27 @@ bool is_sound_character_map(std::string_view map) {
   return true;
 }
 
+// Lines of base64, a blank and a rank.
+bool is_tiktoken(std::string_view bytes) {
+  const std::string_view line = bytes.substr(0, bytes.find('\n'));
+  const std::size_t blank = line.find(' ');
+  const auto is_base64 = [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '/' ||
+           c == '=';
+  };
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  return line.size() < bytes.size() && blank != line.npos && blank > 0 && blank + 1 < line.size() &&
+         std::ranges::all_of(line.substr(0, blank), is_base64) && std::ranges::all_of(line.substr(blank + 1), is_digit);
+}
+
 }  // namespace
 
 SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::string& file) {
+  if (is_tiktoken(bytes))
+    throw InputError(
+        fmt::format("{}: ranks in the form of tiktoken, as in Llama 3's original files, expected a "
+                    "SentencePiece model, or a tokenizer.json beside it",
+                    file));
   SentencePieceModel model;
   Reader reader(bytes, file);
   for (Field field; reader.next(field);) {
@@ -139,6 +158,10 @@ SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::
         if (inner.number == kAddDummyPrefix) model.add_dummy_prefix = inner.varint != 0;
         if (inner.number == kRemoveExtraWhitespaces) model.remove_extra_whitespaces = inner.varint != 0;
       }
+    } else if (field.number == kDenormalizerSpec) {
+      while (part.next(inner))
+        if (inner.number == kCharacterMap && !inner.bytes.empty())
+          throw InputError(fmt::format("{}: a denormalizer_spec, expected a model without", file));
     }
   }
   if (model.pieces.empty()) throw InputError(fmt::format("{}: no pieces, expected a SentencePiece model", file));

@@ -9,7 +9,7 @@
 #include "base/utf8.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
-#include "text/pipeline.h"
+#include "text/decoder.h"
 
 namespace sao::detail {
 namespace {
@@ -25,8 +25,28 @@ std::string replace_space_marks(std::string_view piece) {
 
 }  // namespace
 
+// One processor, or two that differ in the dummy prefix.
 struct SentencePieceTokenizer::Library {
+  Library(const std::string& bytes, bool prefix_only_at_start, const std::string& file) {
+    load(processor, bytes, file);
+    if (!prefix_only_at_start) return;
+    without_prefix.emplace();
+    // A message that comes twice is merged: {normalizer_spec {add_dummy_prefix: false}} at the end wins.
+    load(*without_prefix, bytes + std::string("\x1A\x02\x18\x00", 4), file);
+  }
+  static void load(sentencepiece::SentencePieceProcessor& processor, const std::string& bytes,
+                   const std::string& file) {
+    sentencepiece::util::Status status;
+    try {
+      status = processor.LoadFromSerializedProto(bytes);
+    } catch (const std::exception& error) {  // of its search tree
+      throw InputError(fmt::format("{}: {}, expected a SentencePiece model", file, error.what()));
+    }
+    if (!status.ok()) throw InputError(fmt::format("{}: {}, expected a SentencePiece model", file, status.message()));
+  }
+
   sentencepiece::SentencePieceProcessor processor;
+  std::optional<sentencepiece::SentencePieceProcessor> without_prefix;
 };
 
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
@@ -35,14 +55,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& file
     : file_(file.string()) {
   const std::string bytes = read_file(file);
   const SentencePieceModel model = parse_sentencepiece_model(bytes, file_);
-  auto library = std::make_unique<Library>();
-  sentencepiece::util::Status status;
-  try {
-    status = library->processor.LoadFromSerializedProto(bytes);
-  } catch (const std::exception& error) {  // of its search tree
-    throw InputError(fmt::format("{}: {}, expected a SentencePiece model", file_, error.what()));
-  }
-  if (!status.ok()) throw InputError(fmt::format("{}: {}, expected a SentencePiece model", file_, status.message()));
+  // transformers' class LlamaTokenizer, unless it is `legacy`, has the prefix at the start of a text only, the library
+  // at the start of what it is given: a text, or the part of one behind a special token.
+  const bool prefix_only_at_start = model.add_dummy_prefix && config.llama_class && !config.legacy;
+  auto library = std::make_unique<Library>(bytes, prefix_only_at_start, file_);
   strips_first_blank_ = model.add_dummy_prefix || model.remove_extra_whitespaces;
   strips_all_blanks_ = model.remove_extra_whitespaces;
 
@@ -83,9 +99,13 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& file
     searched.push_back(token);
   };
   for (const AddedToken& token : config.added) add(token);
-  for (const std::string& content : config.special) {
-    if (const auto id = find_token(content); id && !pieces_[static_cast<std::size_t>(*id)].special)
-      add({.content = content, .id = *id, .special = true});
+  for (const auto* tokens : {&config.named, &config.extra}) {
+    for (AddedToken token : *tokens) {
+      const auto id = find_token(token.content);
+      if (!id || pieces_[static_cast<std::size_t>(*id)].special) continue;
+      token.id = *id;
+      add(token);
+    }
   }
   matcher_ = AddedTokenMatcher(std::move(searched));
 
@@ -98,8 +118,9 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& file
   };
   bos_ = id_of(config.bos, "bos_token", library->processor.bos_id());
   eos_ = id_of(config.eos, "eos_token", library->processor.eos_id());
-  // The default of the Llama and Gemma tokenizer classes.
+  // The defaults of the Llama and Gemma tokenizer classes.
   adds_bos_ = bos_ && config.add_bos.value_or(true);
+  adds_eos_ = eos_ && config.add_eos.value_or(false);
   library_ = std::move(library);
 }
 
@@ -107,7 +128,9 @@ TokenIds SentencePieceTokenizer::encode(std::string_view text, bool parse_specia
   TokenIds ids;
   std::vector<int> part_ids;
   const auto encode_part = [&](std::string_view part) {
-    if (const auto status = library_->processor.Encode(part, &part_ids); !status.ok())
+    const bool at_start = part.data() == text.data() || !library_->without_prefix;
+    const auto& processor = at_start ? library_->processor : *library_->without_prefix;
+    if (const auto status = processor.Encode(part, &part_ids); !status.ok())
       throw InputError(fmt::format("{}: a text of {} bytes: {}, expected text that can be encoded", file_, part.size(),
                                    status.message()));
     ids.insert(ids.end(), part_ids.begin(), part_ids.end());

@@ -30,6 +30,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::optional<TokenId> bos_id() const override { return bos_; }
   std::optional<TokenId> eos_id() const override { return eos_; }
   bool adds_bos() const override { return adds_bos_; }
+  bool adds_eos() const override { return adds_eos_; }
 
  private:
   struct Piece {
@@ -51,6 +52,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::optional<TokenId> bos_;
   std::optional<TokenId> eos_;
   bool adds_bos_ = false;
+  bool adds_eos_ = false;
 };
 
 }  // namespace sao::detail

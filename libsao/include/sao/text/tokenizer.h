@@ -20,9 +20,10 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Reads a model folder: tokenizer.model (SentencePiece) where present, else tokenizer.json (byte-level BPE).
-  /// tokenizer_config.json names bos, eos and the added special tokens. Throws InputError naming the file,
-  /// the field, or the component that is not supported.
+  /// Reads a model folder: tokenizer.json where present, as transformers does, else tokenizer.model (SentencePiece),
+  /// else vocab.json with merges.txt (byte-level BPE as of GPT-2 and Qwen2). tokenizer_config.json and, as of
+  /// transformers, special_tokens_map.json and added_tokens.json name bos, eos and the added tokens. Throws InputError
+  /// naming the file, the field, or the component that is not supported.
   static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& folder);
 
   /// Ids of `text`; invalid UTF-8 bytes become U+FFFD as the reference does. No BOS is added.
@@ -42,8 +43,11 @@ class Tokenizer {
   /// From tokenizer_config.json, or the SentencePiece model.
   virtual std::optional<TokenId> bos_id() const = 0;
   virtual std::optional<TokenId> eos_id() const = 0;
-  /// Whether a plain text gets a BOS in front when special tokens are asked for (`add_bos_token`, post-processor).
+  /// Whether a plain text gets a BOS in front when special tokens are asked for: the post-processor of
+  /// tokenizer.json, or `add_bos_token` beside a tokenizer.model.
   virtual bool adds_bos() const = 0;
+  /// Whether it gets an EOS behind it then.
+  virtual bool adds_eos() const { return false; }
 
   /// Whether the text of `id` stays open until the id after it is known, beyond an unfinished character: with the
   /// byte fallback of tokenizer.json one invalid byte replaces its whole run. StreamDecoder waits for such runs' ends.
