@@ -29,6 +29,7 @@
 #include "sao/io/hf_folder.h"
 #include "sao/io/jsonl.h"
 #include "sao/io/safetensors.h"
+#include "sao/io/tensor_info.h"
 #include "sao/jinja/template.h"
 #include "sao/jinja/value.h"
 #include "sao/judge/health.h"
