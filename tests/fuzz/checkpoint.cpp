@@ -19,6 +19,7 @@ void sao::fuzz::checkpoint(std::string_view input) {
         tensors[name] = header.infos.at(name).end - header.infos.at(name).begin;
     }
     detail::check_shard_index(index, shards, "index");
+    accepted([&] { detail::check_total_size(index, shards, "index"); });
     for (const auto& [tensor, file] : index.file_of)
       expect(shards.at(file).contains(tensor), "tensors are where they are said to be");
   });

@@ -33,6 +33,8 @@ struct CheckpointReader::Impl {
   fs::path folder;
   std::vector<std::string> names;                  // sorted
   std::map<std::string, SafetensorsFile> file_of;  // by tensor
+  detail::ShardIndex index;                        // of a folder with shards
+  std::map<std::string, detail::ShardTensors> tensors_of;
 
   const SafetensorsFile& file(const std::string& name) const {
     const auto found = file_of.find(name);
@@ -49,9 +51,8 @@ struct CheckpointReader::Impl {
 
   void read_sharded(const fs::path& index_path) {
     const std::string where = index_path.string();
-    const detail::ShardIndex index = detail::parse_shard_index(read_file(index_path, kMaxIndexBytes), where);
+    index = detail::parse_shard_index(read_file(index_path, kMaxIndexBytes), where);
     std::map<std::string, SafetensorsFile> shards;
-    std::map<std::string, detail::ShardTensors> tensors_of;
     for (const auto& [tensor, shard] : index.file_of) {
       if (shards.contains(shard)) continue;
       if (!detail::exists(folder / shard)) {
@@ -95,6 +96,10 @@ bool CheckpointReader::contains(const std::string& name) const { return impl_->f
 fs::path CheckpointReader::file_of(const std::string& name) const { return impl_->file(name).path(); }
 const TensorInfo& CheckpointReader::info(const std::string& name) const { return impl_->file(name).info(name); }
 at::Tensor CheckpointReader::tensor(const std::string& name) const { return impl_->file(name).tensor(name); }
+
+void CheckpointReader::check_total_size() const {
+  detail::check_total_size(impl_->index, impl_->tensors_of, (impl_->folder / kIndexFile).string());
+}
 
 void write_checkpoint(const fs::path& folder, const NamedTensors& tensors, std::uint64_t max_shard_bytes) {
   for (const std::string_view name : {kSingleFile, kIndexFile}) {

@@ -102,7 +102,6 @@ void read_entries(const Json& json, const std::string& where, SafetensorsHeader&
 
 /// The tensors must fill the data exactly, one behind the other.
 void check_offsets(const SafetensorsHeader& header, std::uint64_t data_bytes, const std::string& where) {
-  std::uint64_t end = 0;
   for (const std::string& name : header.names) {
     const TensorInfo& info = header.infos.at(name);
     if (info.end > data_bytes) {
@@ -111,6 +110,10 @@ void check_offsets(const SafetensorsHeader& header, std::uint64_t data_bytes, co
                       "off or its header is wrong",
                       where, name, info.end, data_bytes));
     }
+  }
+  std::uint64_t end = 0;
+  for (const std::string& name : header.names) {
+    const TensorInfo& info = header.infos.at(name);
     if (info.begin != end) {
       throw InputError(fmt::format("{}: tensor \"{}\" begins at byte {}, expected {} (tensors without {})", where, name,
                                    info.begin, end, info.begin < end ? "overlap" : "holes between"));

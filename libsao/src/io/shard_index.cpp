@@ -42,7 +42,6 @@ void check_shard_index(const ShardIndex& index, const std::map<std::string, Shar
     throw InputError(
         fmt::format("{}: tensor \"{}\" is not in \"{}\"{}, expected it there", where, tensor, file, place));
   }
-  std::uint64_t bytes = 0;
   for (const auto& [file, tensors] : shards) {
     for (const auto& [tensor, size] : tensors) {
       const auto found = index.file_of.find(tensor);
@@ -54,8 +53,15 @@ void check_shard_index(const ShardIndex& index, const std::map<std::string, Shar
         throw InputError(fmt::format("{}: tensor \"{}\" is in \"{}\" and in \"{}\", expected it in one shard", where,
                                      tensor, found->second, file));
       }
-      bytes += size;
     }
+  }
+}
+
+void check_total_size(const ShardIndex& index, const std::map<std::string, ShardTensors>& shards,
+                      const std::string& where) {
+  std::uint64_t bytes = 0;
+  for (const auto& [file, tensors] : shards) {
+    for (const auto& [tensor, size] : tensors) bytes += size;
   }
   if (index.total_size && *index.total_size != static_cast<double>(bytes)) {
     throw InputError(fmt::format(

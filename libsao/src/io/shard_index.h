@@ -22,8 +22,11 @@ ShardIndex parse_shard_index(std::string_view text, const std::string& where);
 using ShardTensors = std::map<std::string, std::uint64_t>;
 
 /// Holds an index against all its shards, by file name. Throws InputError: a tensor that its shard lacks
-/// or that stands in another one, a tensor that the index leaves out, a total_size that is not that of the tensors.
+/// or that stands in another one, a tensor that the index leaves out.
 void check_shard_index(const ShardIndex& index, const std::map<std::string, ShardTensors>& shards,
                        const std::string& where);
+/// Throws InputError where the index gives a total_size that is not that of the tensors.
+void check_total_size(const ShardIndex& index, const std::map<std::string, ShardTensors>& shards,
+                      const std::string& where);
 
 }  // namespace sao::detail

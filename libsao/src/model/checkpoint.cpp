@@ -122,6 +122,7 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
     problems.resize(shown);
     throw InputError(fmt::format("{}: {}{}", folder.string(), fmt::join(problems, "; "), more));
   }
+  reader.check_total_size();
   impl->finish();
   return CausalLM(std::move(impl));
 }
