@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "sao/base/error.h"
 #include "sao/io/files.h"
 #include "sao/model/causal_lm.h"
 #include "support/parity_report.h"
