@@ -426,8 +426,8 @@ TEST(Engine, NamesTheRequestThatIsWrong) {
   expect_error(score, {"score", "request 1", "empty"});
   scores[1] = {{1}, {99}};
   expect_error(score, {"request 1", "token 99", "response"});
-  scores[1] = {TokenIds(100, 1), TokenIds(29, 1)};
-  expect_error(score, {"request 1", "129 tokens", "at most 128"});
+  scores[1] = {TokenIds(100, 1), TokenIds(30, 1)};
+  expect_error(score, {"request 1", "130 tokens", "at most 129"});
   std::vector<NextTokenRequest> nexts{{{1}, {2}}, {{}, {2}}};
   const auto next = [&] { engine.next_token_log_probs(nexts); };
   expect_error(next, {"next_token_log_probs", "request 1", "empty"});

@@ -155,13 +155,6 @@ TEST_F(SavedModel, AMissingShardIsNamed) {
               AllOf(HasSubstr("shard \"" + second.filename().string()), HasSubstr("not in the folder")));
 }
 
-// Weights that are no numbers are loaded as they are: what meets them (sampling, training) says so.
-TEST_F(SavedModel, NaNsAreLoaded) {
-  edit_tensor(kQ, [](at::Tensor t) { return t.fill_(std::nan("")); });
-  const at::NoGradGuard no_grad;
-  EXPECT_TRUE(CausalLM::load(folder()).hidden(pack(std::vector<TokenIds>{{1, 2}})).isnan().any().item<bool>());
-}
-
 TEST_F(SavedModel, SavingReplacesAModelsFolderAsAWhole) {
   std::ofstream(folder() / "notes.txt") << "old";
   small_model().save(folder());

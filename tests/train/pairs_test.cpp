@@ -210,7 +210,8 @@ TEST_P(TokenizeText, TrlPolicyGivesTheTokensOfDpoTrainer) {
   }
 }
 
-// Where TRL cuts both responses or none, keep_start gives its tokens; where it cuts one, the pair is dropped.
+// Where TRL cuts both responses or none, keep_start gives its tokens; where it cuts one, the pair is dropped, and where
+// what is left of both is the same.
 TEST_P(TokenizeText, KeepStartCutsAsDpoTrainerWhereBothAreCut) {
   SAO_NEED_PARITY(GetParam());
   const auto folder = testing::parity(GetParam());
@@ -218,14 +219,16 @@ TEST_P(TokenizeText, KeepStartCutsAsDpoTrainerWhereBothAreCut) {
   const std::vector<TokenPair> pairs = fixture_pairs(folder, "trl");
   const TrlBatch expected = trl_batch(folder, "dpo.sigmoid_maxlen24.batch");
   const auto selection = select_pairs(pairs, {.max_length = kMax, .truncation = "keep_start"});
-  std::size_t trl_row = 0, ours = 0, one_side = 0;
+  std::size_t trl_row = 0, ours = 0, one_side = 0, identical = 0;
   const std::size_t trl_rows = expected.prompts.size() / 2;
   for (const TokenPair& pair : pairs) {
     if (pair.prompt.size() >= kMax) continue;  // TRL drops it too
     ASSERT_LT(trl_row, trl_rows);
     const bool chosen_cut = pair.prompt.size() + pair.chosen.size() > kMax;
     const bool rejected_cut = pair.prompt.size() + pair.rejected.size() > kMax;
-    if (chosen_cut == rejected_cut) {
+    if (chosen_cut && expected.responses[trl_row] == expected.responses[trl_row + trl_rows]) {
+      ++identical;
+    } else if (chosen_cut == rejected_cut) {
       ASSERT_LT(ours, selection.rows.size());
       EXPECT_EQ(selection.rows[ours].prompt, expected.prompts[trl_row]);
       EXPECT_EQ(selection.rows[ours].chosen, expected.responses[trl_row]);
@@ -238,8 +241,12 @@ TEST_P(TokenizeText, KeepStartCutsAsDpoTrainerWhereBothAreCut) {
   }
   EXPECT_EQ(trl_row, trl_rows);
   EXPECT_EQ(ours, selection.rows.size());
-  const auto dropped = selection.dropped.find("cut_on_one_side");
-  EXPECT_EQ(dropped == selection.dropped.end() ? 0 : dropped->second, static_cast<std::int64_t>(one_side));
+  const auto dropped = [&](const char* reason) {
+    const auto found = selection.dropped.find(reason);
+    return found == selection.dropped.end() ? std::size_t{0} : static_cast<std::size_t>(found->second);
+  };
+  EXPECT_EQ(dropped("cut_on_one_side"), one_side);
+  EXPECT_EQ(dropped("identical"), identical);
 }
 
 TEST_P(TokenizeText, PoliciesDifferInHeaderAndTail) {

@@ -291,6 +291,7 @@ TEST(Trainer, ResumeWithOtherOptionsNamesEachDifference) {
 
   ModelConfig config = testing::tiny_config();
   config.hidden_size = 24;
+  config.embedding_scale = std::sqrt(24.0);
   EXPECT_THAT(message_of([&] {
                 Trainer(CausalLM::random(config, Seed{1}), toy_pairs(16), options).start_or_resume(folder.path());
               }),
