@@ -76,8 +76,8 @@ class BrokenInput : public ::testing::Test {
 testing::TemporaryFolder* BrokenInput::good_ = nullptr;
 
 std::vector<std::string> train_arguments() {
-  return {"train",    "--model", "model",          "--data", "pairs.jsonl", "--loss", "dpo",
-          "--output", "out",     "--warmup-ratio", "0"};
+  return {"train", "--model", "model", "--data",   "pairs.jsonl", "--warmup-ratio",
+          "0",     "--loss",  "dpo",   "--output", "out"};
 }
 
 TEST_F(BrokenInput, ChatTemplatesOfStrangers) {
