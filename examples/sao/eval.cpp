@@ -125,9 +125,8 @@ struct Eval {
     if (!arguments.given("until")) return chat ? std::vector<std::string>() : std::vector{rows.fewshot_delimiter};
     if (!until.starts_with('[')) return {until};
     const auto list = nlohmann::json::parse(until, nullptr, /*allow_exceptions=*/false);
-    const bool good = list.is_array() && std::all_of(list.begin(), list.end(), [](const auto& stop) {
-                        return stop.is_string();
-                      });
+    const bool good =
+        list.is_array() && std::all_of(list.begin(), list.end(), [](const auto& stop) { return stop.is_string(); });
     if (!good) throw UsageError(fmt::format("--until is {}, expected a text or a JSON list of texts", until));
     return list.get<std::vector<std::string>>();
   }

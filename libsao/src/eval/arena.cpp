@@ -57,7 +57,8 @@ std::vector<std::string> labels_in(std::string_view text) {
 
 /// The verdict of one game; nothing where there is none.
 std::optional<std::string> game_verdict(const Json& game, const std::string& where, bool last_verdict) {
-  if (!game.is_object()) throw InputError(fmt::format("{} is {}, expected an object", where, detail::describe_json(game)));
+  if (!game.is_object())
+    throw InputError(fmt::format("{} is {}, expected an object", where, detail::describe_json(game)));
   if (game.contains("score")) return detail::find_field<std::string>(game, "score", where);
   return arena_verdict(detail::get_field<std::string>(game, "judgment", where), last_verdict);
 }
@@ -76,8 +77,7 @@ void read_judgment(const Json& row, const std::string& default_baseline, bool la
       continue;
     }
     const double of_model = g == 0 ? label->outcome_of_b : 1.0 - label->outcome_of_b;  // sides are swapped
-    result.battles.push_back(
-        {.model_a = baseline, .model_b = model, .outcome = of_model, .weight = label->weight});
+    result.battles.push_back({.model_a = baseline, .model_b = model, .outcome = of_model, .weight = label->weight});
   }
 }
 
@@ -182,9 +182,9 @@ void check_connected(const Wins& wins, const std::vector<std::string>& names) {
 
 std::optional<std::string> arena_verdict(std::string_view judgment, bool last) {
   std::string text(judgment);
-  if (last) std::transform(text.begin(), text.end(), text.begin(), [](char c) {
-    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-  });
+  if (last)
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
   const std::vector<std::string> labels = labels_in(text);
   if (labels.empty()) return std::nullopt;
   const bool differ = std::any_of(labels.begin(), labels.end(), [&](const auto& label) { return label != labels[0]; });
@@ -240,8 +240,8 @@ std::vector<ArenaScore> arena_scores(std::span<const ArenaBattle> battles, const
   const Wins wins = count_wins(games, models);
   if (wins.row(0).sum() + wins.col(0).sum() <= 0.0) {
     std::vector<std::string> others(names.begin() + 1, names.end());
-    throw InputError(fmt::format("battles: none of the baseline \"{}\", expected one of {}", baseline,
-                                 fmt::join(others, ", ")));
+    throw InputError(
+        fmt::format("battles: none of the baseline \"{}\", expected one of {}", baseline, fmt::join(others, ", ")));
   }
   check_connected(wins, names);
 
