@@ -11,12 +11,15 @@ find_package(Eigen3 3.3 REQUIRED NO_MODULE)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 
 set(_sanitizers address,undefined)
 file(GLOB _sources CONFIGURE_DEPENDS libsao/src/base/*.cpp libsao/src/io/*.cpp libsao/src/jinja/*.cpp
      libsao/src/text/*.cpp libsao/src/data/*.cpp)
 list(FILTER _sources EXCLUDE REGEX "io/(safetensors|hf_folder)\\.cpp$")  # make tensors
-add_library(sao_readers STATIC ${_sources} libsao/src/model/config.cpp libsao/src/eval/alpaca_eval.cpp libsao/src/eval/task_row.cpp
+add_library(sao_readers STATIC ${_sources} libsao/src/model/config.cpp
+                               libsao/src/model/read_config.cpp libsao/src/model/write_config.cpp
+                               libsao/src/model/families.cpp libsao/src/eval/alpaca_eval.cpp libsao/src/eval/task_row.cpp
                                examples/sao/toml.cpp)
 target_compile_features(sao_readers PUBLIC cxx_std_20)
 target_include_directories(sao_readers PUBLIC libsao/include libsao/src examples/sao tests)
@@ -24,7 +27,7 @@ target_compile_definitions(sao_readers PUBLIC FMT_HEADER_ONLY=1)
 target_compile_options(sao_readers PUBLIC -O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all
                                           -fsanitize=fuzzer-no-link,${_sanitizers})
 target_link_libraries(sao_readers PUBLIC fmt::fmt nlohmann_json::nlohmann_json Eigen3::Eigen PkgConfig::sentencepiece
-                                         PkgConfig::pcre2 Threads::Threads)
+                                         PkgConfig::pcre2 PkgConfig::utf8proc Threads::Threads)
 
 file(GLOB _targets CONFIGURE_DEPENDS tests/fuzz/*.cpp)
 list(FILTER _targets EXCLUDE REGEX "(_test|libfuzzer)\\.cpp$")

@@ -21,6 +21,17 @@ Arguments::Arguments(CLI::App& app) : app_(app) {
       ->type_name("FILE");
 }
 
+namespace {
+
+// Line breaks as a shell's $'...' has them.
+std::string in_one_line(const std::string& text) {
+  std::string shown;
+  for (const char c : text) shown += c == '\n' ? std::string("\\n") : std::string(1, c);
+  return shown;
+}
+
+}  // namespace
+
 void Arguments::add_option(const std::string& name, bool is_bool, const std::string& shown, const std::string& help,
                            const std::string& alias, Setter setter) {
   setters_[name] = std::move(setter);
@@ -44,7 +55,7 @@ void Arguments::add_option(const std::string& name, bool is_bool, const std::str
         [this, name](const std::string& text) {
           given_[name] = {text, {}};
         },
-        shown.empty() ? help : fmt::format("{} [{}]", help, shown));
+        shown.empty() ? help : fmt::format("{} [{}]", help, in_one_line(shown)));
     option->type_name("");
   }
   option->group(group);

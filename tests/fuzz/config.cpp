@@ -9,7 +9,6 @@ void sao::fuzz::config(std::string_view input) {
   ModelConfig config;
   if (!accepted([&] { config = ModelConfig::parse(input, "config.json"); })) return;
   validate(config);  // throws where parse let something through
-  expect(config.parameter_count() > 0, "sizes do not overflow");
   const ModelConfig again = ModelConfig::parse(config.to_json(input, "bfloat16"), "config.json again");
   expect(again.to_json({}, "float32") == config.to_json({}, "float32"), "a config written over its file is the same");
   ModelConfig::parse(config.to_json({}, "bfloat16"), "a new config.json");

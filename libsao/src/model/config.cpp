@@ -10,7 +10,6 @@
 
 #include "model/config_problems.h"
 #include "model/families.h"
-#include "model/weights.h"
 #include "sao/base/error.h"
 #include "sao/io/files.h"
 
@@ -224,17 +223,6 @@ std::int64_t ModelConfig::context_length() const {
 
 std::int64_t ModelConfig::rotary_dim() const {
   return static_cast<std::int64_t>(static_cast<double>(head_dim) * partial_rotary_factor);
-}
-
-std::int64_t ModelConfig::parameter_count() const {
-  detail::Weights empty;
-  std::int64_t count = 0;
-  for (const detail::Slot& slot : detail::slots(*this, empty)) {
-    std::int64_t numbers = 1;
-    for (const std::int64_t size : slot.shape) numbers *= size;
-    count += numbers;
-  }
-  return count;
 }
 
 }  // namespace sao

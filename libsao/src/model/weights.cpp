@@ -78,3 +78,18 @@ PackedModel::PackedModel(const Weights& weights) {
 }
 
 }  // namespace sao::detail
+
+namespace sao {
+
+std::int64_t ModelConfig::parameter_count() const {
+  detail::Weights empty;
+  std::int64_t count = 0;
+  for (const detail::Slot& slot : detail::slots(*this, empty)) {
+    std::int64_t numbers = 1;
+    for (const std::int64_t size : slot.shape) numbers *= size;
+    count += numbers;
+  }
+  return count;
+}
+
+}  // namespace sao
