@@ -40,7 +40,8 @@ int main(int argc, char** argv) try {
                         .schedule = {.kind = "constant", .warmup_ratio = 0.0},
                         .max_steps = steps,
                         .batch_size = pairs,
-                        .max_length = 0});
+                        .max_length = 0,
+                        .shuffle = false});
   for (;;) {
     const auto begin = std::chrono::steady_clock::now();
     if (!trainer.step()) break;

@@ -48,7 +48,7 @@ load = lambda: AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.f
 common = dict(use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, report_to=[], max_steps=steps,
               per_device_train_batch_size=pairs, output_dir=tempfile.mkdtemp(), disable_tqdm=True, save_strategy="no",
               logging_strategy="steps", logging_steps=1, learning_rate=1e-5, lr_scheduler_type="constant", seed=7,
-              max_length=length, dataloader_pin_memory=False, train_sampling_strategy="sequential")
+              max_length=length, dataloader_pin_memory=False)
 if loss == "dpo":
     from trl import DPOConfig, DPOTrainer
     trainer = DPOTrainer(model=load(), ref_model=load(), args=DPOConfig(beta=0.1, **common), train_dataset=data,
@@ -75,6 +75,7 @@ class Clock(TrainerCallback):
 
 
 trainer.add_callback(Clock())
+trainer._get_train_sampler = lambda *args: torch.utils.data.SequentialSampler(trainer.train_dataset)  # the same pairs
 resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 before = resident()
 trainer.train()

@@ -54,6 +54,9 @@ def main() -> None:
                 runs["libsao"].append(call([ROOT / "build" / "bin" / "libsao_step", *arguments]))
             difference = max(abs(a - b) / max(abs(a), 1e-12)
                              for a, b in zip(runs["trl"][0]["losses"], runs["libsao"][0]["losses"], strict=True))
+            if difference > 1e-3:
+                sys.exit(f"{model} {loss}: losses differ by {difference:.1e}, expected the same work: "
+                         f"{runs['trl'][0]['losses']} and {runs['libsao'][0]['losses']}")
             times = {name: [t for run in mine for t in run["times"][1:]] for name, mine in runs.items()}
             memory = {name: statistics.median(run["peak_mib"] - run["before_mib"] for run in mine) for name, mine in runs.items()}
             show = lambda t: f"{statistics.median(t):.2f} ({min(t):.2f} to {max(t):.2f})"
