@@ -4,14 +4,7 @@
 if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "SAO_FUZZ needs clang, found ${CMAKE_CXX_COMPILER_ID}: use the preset fuzz or ./dev fuzz")
 endif()
-find_package(Threads REQUIRED)
-find_package(fmt 9 REQUIRED)
-find_package(nlohmann_json 3.11 REQUIRED)
-find_package(Eigen3 3.3 REQUIRED NO_MODULE)
-find_package(PkgConfig REQUIRED)
-pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
-pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
-pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+include(ReaderDependencies)
 
 set(_sanitizers address,undefined)
 file(GLOB _sources CONFIGURE_DEPENDS libsao/src/base/*.cpp libsao/src/io/*.cpp libsao/src/jinja/*.cpp

@@ -11,7 +11,7 @@ What libsao computes beside what the reference implementations compute, on the s
 tests and writes down what each comparison found; the tests fail above the tolerance. Fixtures: `tests/golden/*` (each with the
 script that made it) and further sets of the same kinds that are kept outside the repository; where they are absent, their rows are
 missing here. References: transformers 5.17.0, TRL 1.16.0, PEFT 0.21.2, tokenizers 0.23.3, sentencepiece 0.2.3, jinja2 3.1.6,
-lm-evaluation-harness, the published AlpacaEval 2.0 leaderboard; LibTorch 2.11 on both sides.
+lm-evaluation-harness 0.4.13, the published AlpacaEval 2.0 leaderboard; LibTorch 2.11 on both sides.
 
 A tolerance of 0 means equal, and "worst" then counts what differs. "relative" differences are |ours - reference| / |reference|.
 """
