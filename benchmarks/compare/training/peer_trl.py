@@ -33,10 +33,10 @@ logging.disable(logging.WARNING)
 torch.set_num_threads(threads)
 
 config = AutoConfig.from_pretrained(folder / name)
-word_level = Tokenizer(models.WordLevel({f"t{i}": i for i in range(config.vocab_size)}, unk_token="t3"))
+word_level = Tokenizer(models.WordLevel({f"<{i}>": i for i in range(config.vocab_size)}, unk_token="<3>"))
 word_level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_level, eos_token="t1", pad_token="t0", unk_token="t3")
-words = lambda ids: " ".join(f"t{i}" for i in ids)
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_level, eos_token="<1>", pad_token="<0>", unk_token="<3>")
+words = lambda ids: " ".join(f"<{i}>" for i in ids)  # no word is found inside another
 rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
 length = len(rows[0]["prompt_ids"]) + len(rows[0]["chosen_ids"])
 data = datasets.Dataset.from_list([
@@ -48,7 +48,7 @@ load = lambda: AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.f
 common = dict(use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, report_to=[], max_steps=steps,
               per_device_train_batch_size=pairs, output_dir=tempfile.mkdtemp(), disable_tqdm=True, save_strategy="no",
               logging_strategy="steps", logging_steps=1, learning_rate=1e-5, lr_scheduler_type="constant", seed=7,
-              max_length=length, dataloader_pin_memory=False)
+              max_length=length, dataloader_pin_memory=False, train_sampling_strategy="sequential")
 if loss == "dpo":
     from trl import DPOConfig, DPOTrainer
     trainer = DPOTrainer(model=load(), ref_model=load(), args=DPOConfig(beta=0.1, **common), train_dataset=data,
@@ -75,7 +75,6 @@ class Clock(TrainerCallback):
 
 
 trainer.add_callback(Clock())
-trainer._get_train_sampler = lambda *args: torch.utils.data.SequentialSampler(trainer.train_dataset)  # the same pairs
 resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 before = resident()
 trainer.train()
