@@ -280,6 +280,20 @@ TEST(Engine, StopsAtTheEndOfTheContext) {
   EXPECT_EQ(completions[2][0].finish_reason, FinishReason::kLength);
 }
 
+TEST(Engine, ARequestMayHaveALengthOfItsOwn) {
+  Engine engine = make_engine({.max_batch = 2});
+  std::vector<GenerationRequest> requests = make_requests(4, 1);
+  const SamplingOptions sampling{.max_new_tokens = 9, .ignore_eos = true};
+  const auto whole = engine.generate_all(requests, {.max_new_tokens = 20, .ignore_eos = true});
+  requests[1].max_new_tokens = 3;
+  requests[2].max_new_tokens = 20;
+  const auto completions = engine.generate_all(requests, sampling);
+  const std::vector<std::size_t> lengths{9, 3, 20, 9};
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    EXPECT_EQ(completions[r][0].ids, TokenIds(whole[r][0].ids.begin(), whole[r][0].ids.begin() + lengths[r])) << r;
+  }
+}
+
 TEST(Engine, GivesEverySampleOnceAndCountsItsWork) {
   Engine engine = make_engine({.max_batch = 4});
   const std::vector<GenerationRequest> requests = make_requests(9, 3);
@@ -418,6 +432,9 @@ TEST(Engine, NamesTheRequestThatIsWrong) {
   requests[2].samples = 0;
   expect_error(generate, {"request 2", "0 samples"});
   requests[2].samples = 1;
+  requests[2].max_new_tokens = -1;
+  expect_error(generate, {"request 2", "max_new_tokens is -1"});
+  requests[2].max_new_tokens = 0;
   expect_error([&] { engine.generate_all(requests, {.top_p = 2.0, .max_new_tokens = 0}); },
                {"top_p is 2", "max_new_tokens is 0"});
 

@@ -6,6 +6,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
 #include "sao/io/files.h"
 #include "sao/io/safetensors.h"
 #include "sao/model/causal_lm.h"
@@ -120,6 +124,53 @@ TEST_P(GradientParity, GradientsAgree) {
   }
 }
 
+// Half precision rounds at many places, in every implementation at others: what is asked is to be about as near to
+// float32 as transformers in the same dtype is (half_precision.json).
+class HalfPrecision : public testing::ModelFixtureTest {};
+
+TEST_P(HalfPrecision, IsAsNearToFloat32AsTransformersIs) {
+  const at::NoGradGuard no_grad;
+  const SafetensorsFile expected = SafetensorsFile::open(folder() / "expected.safetensors");
+  const nlohmann::json theirs =
+      nlohmann::json::parse(read_file(testing::golden("model") / "half_precision.json")).at(GetParam().name);
+  const auto batch = testing::unpad(expected.tensor("right.input_ids"), expected.tensor("right.attention_mask"));
+  const PackedTokens packed = pack(batch.rows);
+  for (const auto& [name, dtype] : {std::pair{"bfloat16", DType::kBFloat16}, std::pair{"float16", DType::kFloat16}}) {
+    const CausalLM model = CausalLM::load(folder(), {.dtype = dtype});
+    const at::Tensor logits = model.logits(model.hidden(packed));
+    ASSERT_EQ(logits.scalar_type(), at::kFloat);
+    std::vector<at::Tensor> selected, log_probs;
+    for (std::int64_t i = 0; i < expected.tensor("right.selected").size(0); ++i) {
+      const at::Tensor place = expected.tensor("right.selected")[i];
+      const std::int64_t begin = packed.starts[place[0].item<std::int64_t>()].item<std::int64_t>();
+      selected.push_back(logits[begin + place[1].item<std::int64_t>()]);
+    }
+    for (std::size_t r = 0; r < batch.rows.size(); ++r) {
+      const std::int64_t begin = packed.starts[static_cast<std::int64_t>(r)].item<std::int64_t>();
+      const std::int64_t length = static_cast<std::int64_t>(batch.rows[r].size()) - 1;
+      const at::Tensor found = at::log_softmax(logits.narrow(0, begin, length), 1)
+                                   .gather(1, packed.ids.narrow(0, begin + 1, length).unsqueeze(1))
+                                   .squeeze(1);
+      log_probs.push_back(found -
+                          expected.tensor("right.per_token_logps")[static_cast<std::int64_t>(r)].narrow(0, 0, length));
+    }
+    const auto compare = [&](const char* what, const at::Tensor& differences, double more) {
+      const nlohmann::json& limit = theirs.at(name).at(what);
+      const auto check = [&](const char* kind, double found) {
+        const double allowed = more * limit.at(kind).get<double>();
+        testing::Comparison report(GetParam(), fmt::format("{}, {}, {} from float32", what, name, kind), allowed);
+        report.add(found, differences.numel(), fmt::format("transformers {}", limit.at(kind).get<double>()));
+        EXPECT_LE(found, allowed) << what << " " << name << " " << kind;
+        EXPECT_GT(found, 0.1 * limit.at(kind).get<double>()) << "computed in a wider dtype?";
+      };
+      check("mean", differences.abs().mean().item<double>());
+      check("max", differences.abs().max().item<double>());
+    };
+    compare("logits", at::stack(selected) - expected.tensor("right.logits"), 1.5);
+    compare("log_probs", at::cat(log_probs), 1.5);
+  }
+}
+
 // A checkpoint that reads images too: its language model is that of the fixture gemma3, to the bit.
 TEST(Gemma3, TheLanguageModelOfACheckpointWithImagesIsLoaded) {
   const auto folder = testing::golden("model") / "gemma3-images";
@@ -139,6 +190,7 @@ TEST(Gemma3, TheLanguageModelOfACheckpointWithImagesIsLoaded) {
   EXPECT_NO_THROW(CausalLM::load(saved / "model"));
 }
 
+INSTANTIATE_TEST_SUITE_P(Golden, HalfPrecision, ::testing::ValuesIn(testing::golden_models()), testing::fixture_name);
 INSTANTIATE_TEST_SUITE_P(Golden, GradientParity, ::testing::ValuesIn(testing::golden_models()), testing::fixture_name);
 
 }  // namespace

@@ -330,10 +330,15 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
     if (request.samples < 1) {
       throw InputError(fmt::format("{}: request {}: {} samples, expected at least 1", kWhere, r, request.samples));
     }
+    if (request.max_new_tokens < 0) {
+      throw InputError(fmt::format("{}: request {}: max_new_tokens is {}, expected 0 (as the call's) or more", kWhere,
+                                   r, request.max_new_tokens));
+    }
     const std::int64_t room = impl.context() - static_cast<std::int64_t>(request.prompt_ids.size());
     scheduled.push_back({.prompt = request.prompt_ids,
                          .samples = request.samples,
-                         .max_new_tokens = std::min(sampling.max_new_tokens, room)});
+                         .max_new_tokens = std::min(
+                             request.max_new_tokens > 0 ? request.max_new_tokens : sampling.max_new_tokens, room)});
   }
   if (requests.empty()) return;
 

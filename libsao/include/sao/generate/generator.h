@@ -21,9 +21,10 @@ enum class FinishReason { kStop, kLength };
 std::string_view to_string(FinishReason reason);
 
 struct GenerationRequest {
-  TokenIds prompt_ids = {};  ///< must not be empty
-  Seed seed = {};            ///< sample k draws token i from (seed.fork(k), i) and from nothing else
-  std::int64_t samples = 1;  ///< independent samples; they share the prompt's computation
+  TokenIds prompt_ids = {};         ///< must not be empty
+  Seed seed = {};                   ///< sample k draws token i from (seed.fork(k), i) and from nothing else
+  std::int64_t samples = 1;         ///< independent samples; they share the prompt's computation
+  std::int64_t max_new_tokens = 0;  ///< longest sample of this request, in tokens; 0 = as the call's options say
 };
 
 struct Completion {

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generation and judging with libsao's Engine beside transformers, CTranslate2 and llama.cpp on the CPU.
+
+./dev bench compare generation [--models M,..] [--workloads W1,..] [--systems S,..] [--repeats N] [--threads N]
+
+Same random weights, same prompts, the whole vocabulary sampled at temperature 1. First each system continues 16 prompts
+greedily: how many of the tokens are libsao's is printed, and a system that computes something else ends the run. Then the
+systems take turns, one process a measurement, loading and warming up not counted. Workloads: make.py. W3's rate counts
+all prompt tokens, those included that a system shares. The limit is what the machine's measured GEMM peak (W1 to W3) or
+reading speed (W4) allows for the linear layers. The Python that runs this must import torch, transformers,
+ctranslate2, xllamacpp and gguf.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[2]
+PROGRAM = ROOT / "build" / "bin" / "libsao_generate"
+SYSTEMS = {
+    "libsao": ([PROGRAM], "float32"),
+    "transformers": ([sys.executable, HERE / "peer_transformers.py"], "float32"),
+    "ctranslate2": ([sys.executable, HERE / "peer_ctranslate2.py"], "float32"),
+    "llama.cpp": ([sys.executable, HERE / "peer_llamacpp.py"], "f32"),
+    "libsao-int8": ([PROGRAM], "int8"),
+    "ctranslate2-int8": ([sys.executable, HERE / "peer_ctranslate2.py"], "int8"),
+    "llama.cpp-q8_0": ([sys.executable, HERE / "peer_llamacpp.py"], "q8_0"),
+}
+
+
+def call(command: list) -> dict:
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if result.returncode != 0 or not result.stdout.strip():
+        sys.exit(f"{' '.join(str(part) for part in command)} failed ({result.returncode}):\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def weights_of(config: dict) -> tuple[int, int]:
+    """Elements of the layers' matrices and of the output matrix."""
+    hidden, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    heads = 2 * config["num_attention_heads"] + 2 * config["num_key_value_heads"]
+    return config["num_hidden_layers"] * hidden * (heads * head + 3 * inner), config["vocab_size"] * hidden
+
+
+def limit_of(work: dict, config: dict, machine: dict) -> float:
+    """Tokens a second: linear layers alone, prompts' repeated and shared parts once."""
+    body, head = weights_of(config)
+    new = sum(work["new_tokens"])
+    if work["batch"] == 1:
+        return machine["read_gbs"] * 1e9 / (4 * (body + head))
+    prompts = {tuple(p) for p in work["prompts"]}
+    read = sum(map(len, prompts)) - (len(prompts) - 1) * work.get("shared", 0)
+    flops = 2 * (read * body + new * (body + head) + (0 if new else len(prompts) * head))
+    return (new or sum(map(len, work["prompts"]))) / (flops / (machine["gemm_gflops"] * 1e9))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", default="g2-100m,l3-300m")
+    parser.add_argument("--workloads", default="W1,W2,W3,W4")
+    parser.add_argument("--systems", default="libsao,transformers,ctranslate2,llama.cpp")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build" / "compare-generation")
+    options = parser.parse_args()
+    systems = options.systems.split(",")
+    machine = call([PROGRAM, "limits", "-", "-", options.threads, "-"])
+    print(f"GEMM peak {machine['gemm_gflops']} GFLOP/s, reading {machine['read_gbs']} GB/s, {options.threads} threads, "
+          f"{options.repeats} processes each in turn; median (least to most) tokens a second, peak MiB\n")
+    for model in options.models.split(","):
+        subprocess.run([sys.executable, HERE / "make.py", options.folder, model], check=True, stdout=sys.stderr,
+                       stderr=subprocess.DEVNULL)
+        config = json.loads((options.folder / model / "config.json").read_text())
+        run = lambda system, workload: call(SYSTEMS[system][0] + [options.folder, model, workload, options.threads, SYSTEMS[system][1]])
+        ours = run("libsao", "check")["ids"]
+        for system in systems:
+            theirs = run(system, "check")
+            equal = sum(a == b for x, y in zip(ours, theirs["ids"], strict=True) for a, b in zip(x, y, strict=True))
+            first = sum(x[0] == y[0] for x, y in zip(ours, theirs["ids"], strict=True))
+            print(f"{model}, {system} ({theirs['version']}): {first} of {len(ours)} first tokens, "
+                  f"{equal} of {sum(map(len, ours))} tokens as libsao's", flush=True)
+            if first < 0.75 * len(ours):
+                sys.exit(f"{system} computes something else on {model}")
+        print(f"\n| {model} | " + " | ".join(systems) + " | libsao beside the best | limit |\n" + "|---" * (len(systems) + 3) + "|")
+        for workload in options.workloads.split(","):
+            work = json.loads((options.folder / "workloads.json").read_text())[workload]
+            count = sum(work["new_tokens"]) or sum(map(len, work["prompts"]))
+            rates, memory = {s: [] for s in systems}, {}
+            for _ in range(options.repeats):
+                for system in systems:
+                    result = run(system, workload)
+                    if result["lengths"] != (work["new_tokens"] or [1] * len(work["prompts"])):
+                        sys.exit(f"{system} {workload}: other lengths than asked for: {result['lengths']}")
+                    rates[system].append(count / result["seconds"])
+                    memory[system] = result["peak_mib"]
+            median = {s: statistics.median(r) for s, r in rates.items()}
+            best = max((m for s, m in median.items() if not s.startswith("libsao")), default=float("nan"))
+            cells = [f"{median[s]:.1f} ({min(rates[s]):.1f} to {max(rates[s]):.1f}), {memory[s]}" for s in systems]
+            mine = median[next(s for s in systems if s.startswith("libsao"))]
+            bound = limit_of(work, config, machine)
+            print(f"| {workload} | " + " | ".join(cells) + f" | {mine / best:.2f} | {bound:.0f} ({mine / bound:.0%}) |", flush=True)
+        print()
+
+
+main()
