@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// libsao_generate FOLDER MODEL WORKLOAD THREADS DTYPE: libsao's Engine on FOLDER/workloads.json, one JSON line as the
-// peers print it. libsao_generate limits - - THREADS -: what the machine can do: GEMM peak and copying.
+// libsao_generate FOLDER MODEL WORKLOAD THREADS DTYPE DEVICE [PROFILE]: libsao's Engine on FOLDER/workloads.json, one
+// JSON line as the peers print it, and a trace of the measured part in PROFILE where it is given.
+// libsao_generate limits - - THREADS DTYPE DEVICE: what the machine can do: GEMM peak and reading.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sao/sao.h>
@@ -15,6 +18,8 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "../profile.h"
+
 namespace {
 
 double seconds_of(const auto& work) {
@@ -24,7 +29,7 @@ double seconds_of(const auto& work) {
 }
 
 // The best of some seconds: float32 GFLOP/s of a product of 2,048 x 2,048 matrices, GB/s of reading 512 MiB.
-void print_limits(std::int64_t threads) {
+void print_cpu_limits(std::int64_t threads) {
   const at::Tensor a = at::randn({2048, 2048}), b = at::randn({2048, 2048});
   double gemm = 1e9, read = 1e9;
   for (int i = 0; i < 12; ++i) gemm = std::min(gemm, seconds_of([&] { at::mm(a, b); }));
@@ -53,35 +58,60 @@ void print_limits(std::int64_t threads) {
                           .c_str());
 }
 
+// The same of a GPU: bfloat16 products of 8,192 x 8,192 matrices, copying 4 GiB (bytes read and written).
+void print_gpu_limits() {
+  sao::ops::enable_cuda(0);
+  const auto options = at::TensorOptions(at::kCUDA).dtype(at::kBFloat16);
+  const at::Tensor a = at::randn({8192, 8192}, options), b = at::randn({8192, 8192}, options);
+  at::Tensor from = at::zeros({std::int64_t{1} << 31}, options), to = at::empty_like(from);
+  double gemm = 1e9, copy = 1e9;
+  const auto timed = [](const auto& work) {
+    c10::Event begin(c10::kCUDA, c10::EventFlag::BACKEND_DEFAULT), end(c10::kCUDA, c10::EventFlag::BACKEND_DEFAULT);
+    const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
+    const c10::Stream stream = guard.getStream(c10::Device(c10::kCUDA, 0));
+    begin.record(stream);
+    work();
+    end.record(stream);
+    end.synchronize();
+    return begin.elapsedTime(end) * 1e-3;
+  };
+  for (int i = 0; i < 10; ++i) gemm = std::min(gemm, timed([&] { at::mm(a, b); }));
+  for (int i = 0; i < 10; ++i) copy = std::min(copy, timed([&] { to.copy_(from); }));
+  std::printf("%s\n", fmt::format(R"({{"gemm_gflops": {:.1f}, "read_gbs": {:.1f}}})",
+                                  2e-9 * 8192.0 * 8192.0 * 8192.0 / gemm, 2e-9 * 4294967296.0 / copy)
+                          .c_str());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc != 6) throw sao::InputError("usage: libsao_generate FOLDER MODEL WORKLOAD THREADS DTYPE");
+  if (argc != 7 && argc != 8) {
+    throw sao::InputError("usage: libsao_generate FOLDER MODEL WORKLOAD THREADS DTYPE DEVICE [profile]");
+  }
   const std::filesystem::path folder = argv[1];
   const std::string_view workload = argv[3];
+  const sao::LoadOptions where{.device = argv[6], .dtype = sao::parse_dtype(argv[5])};
   at::set_num_threads(std::stoi(argv[4]));
   if (std::string_view(argv[1]) == "limits") {
-    print_limits(std::stoll(argv[4]));
+    where.device == "cpu" ? print_cpu_limits(std::stoll(argv[4])) : print_gpu_limits();
     return 0;
   }
   const nlohmann::json work = nlohmann::json::parse(std::ifstream(folder / "workloads.json")).at(argv[3]);
-  sao::Engine engine(sao::CausalLM::load(folder / argv[2]), sao::ChatTokenizer::load(folder / argv[2]),
+  sao::Engine engine(sao::CausalLM::load(folder / argv[2], where), sao::ChatTokenizer::load(folder / argv[2]),
                      {.max_batch = work.at("batch").get<std::int64_t>()});
   const auto prompts = work.at("prompts").get<std::vector<sao::TokenIds>>();
   const auto new_tokens = work.at("new_tokens").get<std::vector<std::int64_t>>();
   const bool greedy = workload == "check";
   const sao::SamplingOptions sampling{.temperature = greedy ? 0.0 : 1.0, .max_new_tokens = 3, .ignore_eos = true};
 
-  engine.generate_all(std::vector<sao::GenerationRequest>(2, {.prompt_ids = sao::TokenIds(16, 300)}), sampling);
   std::vector<sao::TokenIds> found(prompts.size());
-  const double seconds = seconds_of([&] {
-    if (new_tokens.empty()) {
-      std::vector<sao::NextTokenRequest> requests;
-      for (const sao::TokenIds& prompt : prompts) requests.push_back({.ids = prompt, .candidates = {300, 301}});
-      for (std::size_t i = 0; const auto& log_probs : engine.next_token_log_probs(requests))
-        found[i++] = sao::TokenIds(log_probs.size() / 2, 0);
-      return;
-    }
+  const auto judge = [&] {
+    std::vector<sao::NextTokenRequest> requests;
+    for (const sao::TokenIds& prompt : prompts) requests.push_back({.ids = prompt, .candidates = {300, 301}});
+    for (std::size_t i = 0; const auto& log_probs : engine.next_token_log_probs(requests))
+      found[i++] = sao::TokenIds(log_probs.size() / 2, 0);
+  };
+  const auto generate = [&] {
     std::vector<sao::GenerationRequest> requests;
     for (std::size_t i = 0; i < prompts.size(); ++i)
       requests.push_back({.prompt_ids = prompts[i],
@@ -90,7 +120,14 @@ int main(int argc, char** argv) try {
     engine.generate(requests, sampling, [&](std::size_t request, std::int64_t, sao::Completion completion) {
       found[request] = std::move(completion.ids);
     });
-  });
+  };
+  const auto run = [&] { new_tokens.empty() ? judge() : generate(); };
+  engine.generate_all(std::vector<sao::GenerationRequest>(2, {.prompt_ids = sao::TokenIds(16, 300)}), sampling);
+  // A GPU's memory and kernels are had on first use: once as a whole.
+  if (where.device != "cpu") run();
+  if (argc == 8) sao::benchmarks::profile(run);
+  const sao::EngineStats before = engine.stats();
+  const double seconds = seconds_of(run);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   std::vector<std::size_t> lengths;
@@ -100,7 +137,8 @@ int main(int argc, char** argv) try {
       fmt::format(R"({{"system": "libsao", "version": "{}", "seconds": {:.4f}, "lengths": {}, "ids": {}, )"
                   R"("computed_tokens": {}, "steps": {}, "peak_mib": {:.0f}}})",
                   SAO_VERSION, seconds, nlohmann::json(lengths).dump(), greedy ? nlohmann::json(found).dump() : "[]",
-                  engine.stats().prompt_tokens, engine.stats().steps, static_cast<double>(usage.ru_maxrss) / 1024)
+                  engine.stats().prompt_tokens - before.prompt_tokens, engine.stats().steps - before.steps,
+                  static_cast<double>(usage.ru_maxrss) / 1024)
           .c_str());
 } catch (const sao::Error& error) {
   std::fprintf(stderr, "libsao_generate: %s\n", error.what());

@@ -2,7 +2,8 @@
 """make.py FOLDER MODEL: a checkpoint with random weights in every system's format, and the workloads.
 
 Writes, unless they are there, FOLDER/MODEL (a Hugging Face folder that libsao and transformers read), FOLDER/MODEL-ct2
-(CTranslate2) and FOLDER/MODEL-{f32,q8_0}.gguf (llama.cpp); and always FOLDER/workloads.json.
+(CTranslate2) and FOLDER/MODEL-{f32,q8_0}.gguf (llama.cpp), the last two not of models for a GPU; and always
+FOLDER/workloads.json.
 """
 
 import json
@@ -24,7 +25,11 @@ MODELS = {
                                    num_attention_heads=16, num_key_value_heads=4, head_dim=64, rms_norm_eps=1e-5,
                                    max_position_embeddings=2048,
                                    rope_parameters=dict(rope_type="default", rope_theta=500000.0), **IDS),
+    "g2-2b": lambda: Gemma2Config(vocab_size=256000, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26,
+                                  num_attention_heads=8, num_key_value_heads=4, head_dim=256, query_pre_attn_scalar=256,
+                                  max_position_embeddings=8192, sliding_window=4096, **IDS),
 }
+ON_GPU = {"g2-2b"}
 
 
 def write_tokenizer(folder: pathlib.Path, vocabulary: int) -> None:
@@ -110,6 +115,8 @@ def workloads() -> dict:
         "W2": dict(batch=32, prompts=[p for p in prompts for _ in range(2)], new_tokens=[lengths(48, 160) for _ in range(64)]),
         "W3": dict(batch=8, prompts=[instructions + tokens(384 + 2 * 128) for _ in range(16)], new_tokens=[], shared=128),
         "W4": dict(batch=1, prompts=[tokens(32)], new_tokens=[64]),
+        "G1": dict(batch=256, prompts=[tokens(128) for _ in range(256)], new_tokens=[256] * 256),
+        "G3": dict(batch=256, prompts=[instructions + tokens(896) for _ in range(64)], new_tokens=[], shared=128),
         "check": dict(batch=8, prompts=[tokens(draw.randint(32, 128)) for _ in range(16)], new_tokens=[4] * 16),
     }
 
@@ -121,8 +128,12 @@ def main() -> None:
     config, home = MODELS[name](), folder / name
     if not (home / "tokenizer.json").exists():
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(home)
-        write_tokenizer(home, config.vocab_size)
+        with torch.device("cuda" if name in ON_GPU else "cpu"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if name in ON_GPU else torch.float32)
+        model.save_pretrained(home)
+        write_tokenizer(home, min(config.vocab_size, 32000) if name in ON_GPU else config.vocab_size)
+    if name in ON_GPU:
+        return
     missing = [kind for kind in ("f32", "q8_0") if not (folder / f"{name}-{kind}.gguf").exists()]
     if missing:
         model = AutoModelForCausalLM.from_pretrained(home, dtype=torch.float32)

@@ -25,6 +25,9 @@ MODELS = {
                                        max_position_embeddings=8192, rms_norm_eps=1e-5, bos_token_id=2, eos_token_id=1,
                                        pad_token_id=0, tie_word_embeddings=True,
                                        rope_parameters=dict(rope_type="default", rope_theta=500000.0)),
+    "g2-2b": lambda: Gemma2Config(**GEMMA | dict(vocab_size=256000, hidden_size=2304, intermediate_size=9216,
+                                                 num_hidden_layers=26, num_attention_heads=8, num_key_value_heads=4,
+                                                 head_dim=256, query_pre_attn_scalar=256)),
 }
 
 
@@ -35,7 +38,10 @@ def main() -> None:
     config = MODELS[model]()
     if not (folder / model / "config.json").exists():
         torch.manual_seed(1)
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder / model)
+        on_gpu = model == "g2-2b"
+        with torch.device("cuda" if on_gpu else "cpu"):
+            new = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if on_gpu else torch.float32)
+        new.save_pretrained(folder / model)
     draw = random.Random(7)
     prompt = max(1, int(length * share))
     tokens = lambda count: [draw.randrange(4, config.vocab_size) for _ in range(count)]
