@@ -37,11 +37,11 @@ TEST(KvCache, BlocksAndBytes) {
   KvCache cache = make_cache(3);
   std::int64_t bytes = 0;
   for (std::int64_t layer = 0; layer < 2; ++layer) {
-    EXPECT_EQ(cache.keys(layer).sizes(), (at::IntArrayRef{3, 2, 4, 16}));
-    EXPECT_EQ(cache.values(layer).sizes(), (at::IntArrayRef{3, 2, 16, 4}));
+    EXPECT_EQ(cache.keys(layer).sizes(), (at::IntArrayRef{3 + 1, 2, 4, 16}));
+    EXPECT_EQ(cache.values(layer).sizes(), (at::IntArrayRef{3 + 1, 2, 16, 4}));
     bytes += static_cast<std::int64_t>(cache.keys(layer).nbytes() + cache.values(layer).nbytes());
   }
-  EXPECT_EQ(bytes, 3 * KvCache::bytes_per_block(tiny(), at::kFloat));
+  EXPECT_EQ(bytes, (3 + 1) * KvCache::bytes_per_block(tiny(), at::kFloat));
 }
 
 TEST(KvCache, PlanDescribesTheStep) {
@@ -63,6 +63,23 @@ TEST(KvCache, PlanDescribesTheStep) {
   EXPECT_EQ(cache.free_blocks(), 4);
   EXPECT_EQ(cache.blocks_needed(a, 14), 0);
   EXPECT_EQ(cache.blocks_needed(a, 15), 1);
+}
+
+TEST(KvCache, MissingSequencesWriteWhereNobodyReads) {
+  KvCache cache = make_cache(8);
+  const auto a = cache.create();
+  cache.plan(std::vector{a}, std::vector<std::int64_t>{20});
+  const KvStep step = cache.plan(std::vector{a}, std::vector<std::int64_t>{1}, {.sequences = 3, .blocks = 4});
+  EXPECT_TRUE(testing::identical(step.starts, at::arange(4)));
+  EXPECT_TRUE(testing::identical(step.lengths, at::tensor({21, 1, 1}, at::kLong)));
+  EXPECT_TRUE(testing::identical(step.positions, at::tensor({20, 0, 0}, at::kLong)));
+  EXPECT_TRUE(testing::identical(step.slots.narrow(0, 1, 2), at::tensor({8 * 16, 8 * 16}, at::kLong)));
+  ASSERT_EQ(step.block_tables.sizes(), (at::IntArrayRef{3, 4}));
+  EXPECT_TRUE(testing::identical(step.block_tables.narrow(0, 1, 2), at::full({2, 4}, 8, at::kInt)));
+  EXPECT_EQ(step.longest, 21);
+  EXPECT_EQ(cache.free_blocks(), 6);
+  // No more than asked for where there are enough.
+  EXPECT_EQ(cache.plan(std::vector{a}, std::vector<std::int64_t>{1}, {.sequences = 1, .blocks = 1}).lengths.size(0), 1);
 }
 
 TEST(KvCache, RefusesWithoutChange) {

@@ -154,20 +154,21 @@ TEST_P(HalfPrecision, IsAsNearToFloat32AsTransformersIs) {
       log_probs.push_back(found -
                           expected.tensor("right.per_token_logps")[static_cast<std::int64_t>(r)].narrow(0, 0, length));
     }
-    const auto compare = [&](const char* what, const at::Tensor& differences, double more) {
+    const auto compare = [&](const char* what, const at::Tensor& differences) {
       const nlohmann::json& limit = theirs.at(name).at(what);
-      const auto check = [&](const char* kind, double found) {
+      // The largest of some dozens of rounding errors scatters by itself, so that more is allowed there.
+      const auto check = [&](const char* kind, double more, double found) {
         const double allowed = more * limit.at(kind).get<double>();
         testing::Comparison report(GetParam(), fmt::format("{}, {}, {} from float32", what, name, kind), allowed);
         report.add(found, differences.numel(), fmt::format("transformers {}", limit.at(kind).get<double>()));
         EXPECT_LE(found, allowed) << what << " " << name << " " << kind;
         EXPECT_GT(found, 0.1 * limit.at(kind).get<double>()) << "computed in a wider dtype?";
       };
-      check("mean", differences.abs().mean().item<double>());
-      check("max", differences.abs().max().item<double>());
+      check("mean", 1.5, differences.abs().mean().item<double>());
+      check("max", 2.0, differences.abs().max().item<double>());
     };
-    compare("logits", at::stack(selected) - expected.tensor("right.logits"), 1.5);
-    compare("log_probs", at::cat(log_probs), 1.5);
+    compare("logits", at::stack(selected) - expected.tensor("right.logits"));
+    compare("log_probs", at::cat(log_probs));
   }
 }
 

@@ -23,6 +23,9 @@ namespace sao::ops {
 
 void cuda::on_stream(const at::Tensor&, c10::function_ref<void(void* stream)> launch) { launch(nullptr); }
 int cuda::device_count() { return 1; }
+void* cuda::record(at::Device, c10::function_ref<void()>, void*) { return nullptr; }
+void cuda::replay(void*) {}
+void cuda::forget(void*) {}
 
 namespace {
 
@@ -220,6 +223,26 @@ TEST_P(Emulated, LogProbs) {
   at::Tensor log_prob = at::empty({1}), log_sum_exp = at::empty({1});
   table().log_probs(mask, at::tensor({1}, at::kLong), 0.0, log_prob, log_sum_exp);
   EXPECT_NEAR(log_prob.item<double>(), -std::log1p(std::exp(-1.0)), 1e-6);
+}
+
+TEST_P(Emulated, AddWidened) {
+  for (const std::int64_t width : {1, 8, 333}) {
+    const at::Tensor x = random({3, width}), before = at::randn({3, width});
+    at::Tensor sum = before.clone();
+    table().add_widened(sum, x);
+    EXPECT_TRUE(testing::identical(sum, before + x.to(at::kFloat))) << width;
+  }
+}
+
+TEST_P(Emulated, SoftCapped) {
+  for (const double cap : {0.0, 30.0}) {
+    for (const std::int64_t width : {1, 8, 333}) {
+      const at::Tensor x = random({3, width}, 40.0);
+      const at::Tensor y = table().softcapped(x, cap), wide = x.to(at::kDouble);
+      EXPECT_EQ(y.scalar_type(), at::kFloat);
+      EXPECT_TRUE(close(y, cap > 0.0 ? at::tanh(wide / cap) * cap : wide, 1e-6, 1e-6)) << width;
+    }
+  }
 }
 
 TEST_P(Emulated, NothingIsLaunchedForNothing) {

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "generate/decode_graphs.h"
 #include "generate/plan.h"
 #include "sao/model/causal_lm.h"
 #include "sao/model/kv_cache.h"
@@ -27,6 +28,7 @@ class ModelExecutor final : public Executor {
 
  private:
   CausalLM model_;
+  DecodeGraphs graphs_;
 };
 
 }  // namespace sao::detail

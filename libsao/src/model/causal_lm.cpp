@@ -22,14 +22,23 @@ using detail::RotaryTables;
 
 void CausalLM::Impl::finish() {
   if (config.tie_word_embeddings) weights.output = weights.embedding;
+  if (!ops::PackedWeight::supports(weights.embedding)) {  // which joins them in its own way
+    for (detail::LayerWeights& layer : weights.layers) {
+      detail::join(layer.qkv);
+      detail::join(layer.gate_up);
+    }
+  }
   for (const detail::Slot& slot : detail::slots(config, weights)) parameters.emplace_back(slot.name, *slot.tensor);
 }
 
 RotaryTables CausalLM::Impl::rotary_tables(std::int64_t positions) {
   const std::lock_guard lock(mutex_);
   if (positions > rope_positions_) {
+    // On a GPU at once all there can be: recorded work keeps pointing to the tables.
     rope_positions_ =
-        std::max(positions, std::min(config.context_length(), std::max<std::int64_t>(2 * positions, 512)));
+        device().is_cpu()
+            ? std::max(positions, std::min(config.context_length(), std::max<std::int64_t>(2 * positions, 512)))
+            : config.context_length();
     rope_ = detail::rotary_tables(config, rope_positions_, device());
   }
   return rope_;
@@ -168,16 +177,14 @@ std::vector<at::Tensor> CausalLM::hidden_states(const PackedTokens& tokens) cons
   return states;
 }
 
-at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep& step) const {
+at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep& given) const {
   const at::NoGradGuard no_grad;
   Impl& impl = *impl_;
-  impl.check_ids(ids, step.slots.size(0), "slots");
-  const std::int64_t* lengths = step.lengths.const_data_ptr<std::int64_t>();
-  const std::int64_t longest = *std::max_element(lengths, lengths + step.lengths.size(0));
-  impl.check_context(longest);
-  const RotaryTables rope = impl.rotary_tables(longest);
+  impl.check_ids(ids, given.slots.size(0), "slots");
+  impl.check_context(given.longest);
+  const RotaryTables rope = impl.rotary_tables(given.longest);
   const std::shared_ptr<const PackedModel> packed = impl.packed();
-  const at::Tensor positions = step.positions.to(impl.device());
+  const KvStep step = given.on(impl.device());
 
   at::Tensor h = impl.embed(ids.to(impl.device()));
   for (std::size_t i = 0; i < impl.weights.layers.size(); ++i) {
@@ -189,7 +196,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
                                   impl.attention_options(i));
     };
     h = detail::decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &packed->layers[i], h,
-                              positions, impl.rotary_of(rope, i), attend, /*dropout=*/nullptr);
+                              step.positions, impl.rotary_of(rope, i), attend, /*dropout=*/nullptr);
   }
   return impl.final_norm(h);
 }
@@ -198,9 +205,10 @@ at::Tensor CausalLM::logits(const at::Tensor& hidden) const {
   const double cap = impl_->config.final_logit_softcapping;
   const std::shared_ptr<const PackedModel> packed = impl_->differentiable(hidden) ? nullptr : impl_->packed();
   if (packed == nullptr) {
-    at::Tensor logits = at::linear(hidden, output_weight());
-    if (cap > 0.0) logits = at::tanh(logits / cap) * cap;
-    return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+    const at::Tensor logits = at::linear(hidden, output_weight());
+    if (!impl_->differentiable(hidden)) return ops::softcapped(logits, cap);
+    const at::Tensor capped = cap > 0.0 ? at::tanh(logits / cap) * cap : logits;
+    return capped.scalar_type() == at::kDouble ? capped : capped.to(at::kFloat);
   }
   at::Tensor logits = packed->output.multiply(hidden);
   if (cap > 0.0) ops::softcap_(logits, cap);

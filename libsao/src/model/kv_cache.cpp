@@ -74,6 +74,31 @@ struct KvCache::Impl {
   }
 };
 
+namespace {
+
+// int64: slots, positions, starts, lengths; then int32: block tables.
+std::int64_t step_bytes(std::int64_t sequences, std::int64_t tokens, std::int64_t blocks) {
+  return (2 * tokens + 2 * sequences + 1) * 8 + sequences * blocks * 4;
+}
+
+KvStep step_over(const at::Tensor& storage, std::int64_t sequences, std::int64_t tokens, std::int64_t blocks,
+                 std::int64_t longest) {
+  std::int64_t from = 0;
+  const auto numbers = [&](std::int64_t count) {
+    from += count * 8;
+    return storage.narrow(0, from - count * 8, count * 8).view(at::kLong);
+  };
+  return {.slots = numbers(tokens),
+          .positions = numbers(tokens),
+          .starts = numbers(sequences + 1),
+          .lengths = numbers(sequences),
+          .block_tables = storage.narrow(0, from, sequences * blocks * 4).view(at::kInt).view({sequences, blocks}),
+          .longest = longest,
+          .storage = storage};
+}
+
+}  // namespace
+
 KvCache::KvCache(const ModelConfig& config, std::int64_t blocks, at::ScalarType dtype, at::Device device)
     : impl_(std::make_unique<Impl>()) {
   if (blocks < 1 || blocks > INT32_MAX) {
@@ -83,8 +108,8 @@ KvCache::KvCache(const ModelConfig& config, std::int64_t blocks, at::ScalarType 
   const at::TensorOptions options = at::TensorOptions(dtype).device(device);
   const std::int64_t heads = config.num_key_value_heads, head_dim = config.head_dim;
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    impl_->keys.push_back(at::zeros({blocks, heads, head_dim, kKvBlockSize}, options));
-    impl_->values.push_back(at::zeros({blocks, heads, kKvBlockSize, head_dim}, options));
+    impl_->keys.push_back(at::zeros({blocks + 1, heads, head_dim, kKvBlockSize}, options));
+    impl_->values.push_back(at::zeros({blocks + 1, heads, kKvBlockSize, head_dim}, options));
   }
   impl_->users.assign(static_cast<std::size_t>(blocks), 0);
   impl_->free_blocks.resize(static_cast<std::size_t>(blocks));
@@ -156,7 +181,14 @@ std::int64_t KvCache::blocks_needed(SequenceId sequence, std::int64_t tokens) co
   return Impl::new_blocks(impl_->find(sequence), tokens);
 }
 
-KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std::int64_t> counts) {
+KvStep KvStep::on(at::Device device) const {
+  if (storage.device() == device) return *this;
+  return step_over(storage.to(device, /*non_blocking=*/storage.is_pinned()), starts.size(0) - 1, slots.size(0),
+                   block_tables.size(1), longest);
+}
+
+KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std::int64_t> counts,
+                     const KvShape& least) {
   Impl& impl = *impl_;
   if (sequences.empty() || sequences.size() != counts.size()) {
     throw InputError(
@@ -185,11 +217,16 @@ KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std:
   }
 
   const std::int64_t count = static_cast<std::int64_t>(sequences.size());
-  KvStep step{.slots = at::empty({tokens}, at::kLong),
-              .starts = at::empty({count + 1}, at::kLong),
-              .lengths = at::empty({count}, at::kLong),
-              .block_tables = at::empty({count, widest}, at::kInt),
-              .positions = at::empty({tokens}, at::kLong)};
+  const std::int64_t missing = std::max<std::int64_t>(0, least.sequences - count);
+  std::int64_t longest = 1;
+  for (std::size_t s = 0; s < sequences.size(); ++s) {
+    longest = std::max(longest, impl.find(sequences[s]).length + counts[s]);
+  }
+  widest = std::max(widest, least.blocks);
+  const bool on_gpu = !impl.keys.empty() && !impl.keys[0].device().is_cpu();
+  const auto bytes = at::TensorOptions(at::kByte).pinned_memory(on_gpu);  // pinned: the copy does not wait
+  const KvStep step = step_over(at::empty({step_bytes(count + missing, tokens + missing, widest)}, bytes),
+                                count + missing, tokens + missing, widest, longest);
   std::int64_t* slot = step.slots.mutable_data_ptr<std::int64_t>();
   std::int64_t* start = step.starts.mutable_data_ptr<std::int64_t>();
   std::int64_t* length = step.lengths.mutable_data_ptr<std::int64_t>();
@@ -209,10 +246,12 @@ KvStep KvCache::plan(std::span<const SequenceId> sequences, std::span<const std:
     length[s] = sequence.length;
     std::fill(std::copy(sequence.blocks.begin(), sequence.blocks.end(), table), table + widest, 0);
   }
-  const at::Device device = impl.keys.empty() ? at::Device(at::kCPU) : impl.keys[0].device();
-  if (!device.is_cpu()) {
-    step.slots = step.slots.to(device);
-    step.positions = step.positions.to(device);
+  for (std::int64_t s = count; s < count + missing; ++s, table += widest) {
+    *position++ = 0;
+    *slot++ = impl.total * kKvBlockSize;
+    start[s + 1] = start[s] + 1;
+    length[s] = 1;
+    std::fill(table, table + widest, static_cast<std::int32_t>(impl.total));
   }
   return step;
 }

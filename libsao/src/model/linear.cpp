@@ -35,11 +35,59 @@ ops::PackedWeight pack(const Projection& projection) {
   return ops::PackedWeight::pack(weights, biases);
 }
 
+namespace {
+
+// The tensors as one where they lie one after the other in one storage, as join() leaves them; else undefined.
+at::Tensor joined(const Projection& projection, at::Tensor Linear::*part) {
+  const at::Tensor& first = projection[0].*part;
+  if (!first.defined()) return {};
+  std::vector<std::int64_t> sizes = first.sizes().vec();
+  std::int64_t end = first.storage_offset();
+  sizes[0] = 0;
+  for (const Linear& linear : projection) {
+    const at::Tensor& tensor = linear.*part;
+    if (!tensor.defined() || linear.adapter || !tensor.is_contiguous() || !tensor.is_alias_of(first) ||
+        tensor.storage_offset() != end) {
+      return {};
+    }
+    end += tensor.numel();
+    sizes[0] += tensor.size(0);
+  }
+  return first.as_strided(sizes, first.strides(), first.storage_offset());
+}
+
+}  // namespace
+
+void join(Projection& projection) {
+  if (projection.size() < 2) return;
+  const at::NoGradGuard no_grad;
+  for (at::Tensor Linear::*part : {&Linear::weight, &Linear::bias}) {
+    std::vector<at::Tensor> parts;
+    for (const Linear& linear : projection) {
+      if ((linear.*part).defined()) parts.push_back(linear.*part);
+    }
+    if (parts.size() != projection.size()) continue;
+    const at::Tensor whole = at::cat(parts);
+    std::int64_t begin = 0;
+    for (Linear& linear : projection) {
+      const std::int64_t rows = (linear.*part).size(0);
+      linear.*part = whole.narrow(0, begin, rows);
+      begin += rows;
+    }
+  }
+}
+
 std::vector<at::Tensor> project(const Projection& projection, const ops::PackedWeight* packed, const at::Tensor& x,
                                 at::IntArrayRef widths, const Dropout* dropout) {
   if (packed != nullptr) return packed->multiply(x).split_with_sizes(widths, 1);
   if (projection.size() == 1) return apply(projection[0], x, dropout).split_with_sizes(widths, 1);
   SAO_CHECK(projection.size() == widths.size());
+  if (!at::GradMode::is_enabled()) {
+    const at::Tensor weight = joined(projection, &Linear::weight), bias = joined(projection, &Linear::bias);
+    if (weight.defined() && bias.defined() == projection[0].bias.defined()) {
+      return at::linear(x, weight, bias).split_with_sizes(widths, 1);
+    }
+  }
   std::vector<at::Tensor> outputs;
   for (const Linear& linear : projection) outputs.push_back(apply(linear, x, dropout));
   return outputs;

@@ -49,6 +49,10 @@ ops::PackedWeight pack(const Projection& projection);
 std::vector<at::Tensor> project(const Projection& projection, const ops::PackedWeight* packed, const at::Tensor& x,
                                 at::IntArrayRef widths, const Dropout* dropout);
 
+/// Moves the weights (and biases) of the maps into one tensor each, whose parts they then are, so that project()
+/// without gradients needs one product. Nothing changes where there is one map, or biases for some only.
+void join(Projection& projection);
+
 /// Adds every tensor that apply() reads to `list`.
 void append_tensors(const Projection& projection, std::vector<at::Tensor>& list);
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/FunctionRef.h>
 
 #include <array>
 #include <cstddef>
@@ -35,6 +36,11 @@ struct Table {
   std::array<at::Tensor, 2> (*gated_activation_backward)(const at::Tensor& gate, const at::Tensor& up,
                                                          const at::Tensor& y_grad, Gate kind);
 
+  /// sum += x, of one shape; sum dense float32.
+  void (*add_widened)(at::Tensor& sum, const at::Tensor& x);
+  /// -> float32. cap 0: the conversion alone.
+  at::Tensor (*softcapped)(const at::Tensor& x, double cap);
+
   /// slots on the CPU or on the device.
   void (*append_to_cache)(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
                           at::Tensor& values);
@@ -57,7 +63,18 @@ struct Table {
   /// logits become d(sum grad * log_prob) / d logits, in their own dtype; grad [n] float32.
   void (*log_probs_backward)(const at::Tensor& logits, const at::Tensor& targets, double softcap,
                              const at::Tensor& log_sum_exp, const at::Tensor& grad);
+
+  /// What `work` launches on a device, recorded; it must not wait for the device nor copy from memory that is not
+  /// pinned. Its tensors keep their addresses as long as the recording lives. `sharing`: null, or a recording whose
+  /// memory for what `work` has freed by its end may be used too; the two are then never replayed at one time.
+  void* (*record)(at::Device device, c10::function_ref<void()> work, void* sharing);
+  /// On the device's current stream.
+  void (*replay)(void* recording);
+  void (*forget)(void* recording);
 };
+
+/// The kernels, whatever the device; null where there are none.
+const Table* table();
 
 /// The kernels for tensors like x; null where there are none (another device or dtype, not built, not loadable).
 const Table* kernels_for(const at::Tensor& x);

@@ -44,6 +44,14 @@ template <class T>
 void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad,
                                T* gate_grad, T* up_grad, void* stream);
 
+/// sum += x; all dense, `count` numbers.
+template <class T>
+void add_widened(std::int64_t count, const T* x, float* sum, void* stream);
+
+/// y = cap * tanh(x / cap), or x where cap is 0; all dense, `count` numbers.
+template <class T>
+void softcapped(std::int64_t count, const T* x, float cap, float* y, void* stream);
+
 /// Rows of [tokens][heads][head_dim] whose heads are dense.
 template <class T>
 struct HeadRows {

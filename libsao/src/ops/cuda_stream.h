@@ -13,4 +13,9 @@ void on_stream(const at::Tensor& x, c10::function_ref<void(void* stream)> launch
 
 int device_count();
 
+/// As the functions of these names in Table.
+void* record(at::Device device, c10::function_ref<void()> work, void* sharing);
+void replay(void* recording);
+void forget(void* recording);
+
 }  // namespace sao::ops::cuda

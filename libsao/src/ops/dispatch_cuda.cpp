@@ -149,6 +149,29 @@ std::array<at::Tensor, 2> gated_activation_backward(const at::Tensor& gate, cons
   return {gate_grad, up_grad};
 }
 
+void add_widened(at::Tensor& sum, const at::Tensor& x) {
+  TORCH_INTERNAL_ASSERT(sum.is_contiguous() && sum.scalar_type() == at::kFloat && sum.sizes().equals(x.sizes()));
+  const at::Tensor input = x.contiguous();
+  on_stream(x, [&](void* stream) {
+    with_type(x, [&](auto t) {
+      using T = decltype(t);
+      cuda::add_widened<T>(input.numel(), in<T>(input), out<float>(sum), stream);
+    });
+  });
+}
+
+at::Tensor softcapped(const at::Tensor& x, double cap) {
+  const at::Tensor input = x.contiguous();
+  at::Tensor y = floats_like(x, input.sizes());
+  on_stream(x, [&](void* stream) {
+    with_type(x, [&](auto t) {
+      using T = decltype(t);
+      cuda::softcapped<T>(input.numel(), in<T>(input), static_cast<float>(cap), out<float>(y), stream);
+    });
+  });
+  return y;
+}
+
 void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
                      at::Tensor& values) {
   check_alike(keys, {k, v, values});
@@ -319,11 +342,16 @@ extern "C" __attribute__((visibility("default"))) const sao::ops::cuda::Table* s
                            .rotary = on_tensors::rotary,
                            .gated_activation = on_tensors::gated_activation,
                            .gated_activation_backward = on_tensors::gated_activation_backward,
+                           .add_widened = on_tensors::add_widened,
+                           .softcapped = on_tensors::softcapped,
                            .append_to_cache = on_tensors::append_to_cache,
                            .paged_attention = on_tensors::paged_attention,
                            .packed_attention = on_tensors::packed_attention,
                            .packed_attention_backward = on_tensors::packed_attention_backward,
                            .log_probs = on_tensors::log_probs,
-                           .log_probs_backward = on_tensors::log_probs_backward};
+                           .log_probs_backward = on_tensors::log_probs_backward,
+                           .record = record,
+                           .replay = replay,
+                           .forget = forget};
   return &table;
 }

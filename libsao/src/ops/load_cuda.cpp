@@ -71,6 +71,8 @@ void enable_cuda(std::int64_t index) {
   }
 }
 
+const cuda::Table* cuda::table() { return library().table; }
+
 const cuda::Table* cuda::kernels_for(const at::Tensor& x) {
   if (!x.is_cuda() || (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)) return nullptr;
   return library().table;

@@ -224,4 +224,23 @@ void softcap_(at::Tensor& x, double cap) {
   });
 }
 
+void add_widened_(at::Tensor& sum, const at::Tensor& x) {
+  const cuda::Table* gpu = sum.scalar_type() == at::kFloat && sum.is_contiguous() ? cuda::kernels_for(x) : nullptr;
+  if (gpu == nullptr || x.scalar_type() == at::kFloat) {
+    sum.add_(x);
+    return;
+  }
+  gpu->add_widened(sum, x);  // LibTorch's sum of two dtypes runs at a fraction of the memory's speed
+}
+
+at::Tensor softcapped(const at::Tensor& x, double cap) {
+  if (x.scalar_type() == at::kDouble || (cap == 0.0 && x.scalar_type() == at::kFloat)) {
+    return cap > 0.0 ? (x / cap).tanh_().mul_(cap) : x;
+  }
+  if (const cuda::Table* gpu = cuda::kernels_for(x)) return gpu->softcapped(x, cap);
+  at::Tensor wide = x.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  if (cap > 0.0) softcap_(wide, cap);
+  return wide;
+}
+
 }  // namespace sao::ops

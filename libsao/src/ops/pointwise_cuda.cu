@@ -144,6 +144,26 @@ __global__ void __launch_bounds__(kThreads) gate_backward(GateKind kind, std::in
   store<kPack>(up_grad + i, du);
 }
 
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads) cap_numbers(std::int64_t count, const T* x, float cap, float* y) {
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPack;
+  if (i >= count) return;
+  const Pack<T, kPack> a = load<kPack>(x + i);
+  Pack<float, kPack> out;
+  for (int e = 0; e < kPack; ++e) out.value[e] = soft_capped(to_float(a.value[e]), cap);
+  store<kPack>(y + i, out);
+}
+
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads) add_numbers(std::int64_t count, const T* x, float* sum) {
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPack;
+  if (i >= count) return;
+  const Pack<T, kPack> a = load<kPack>(x + i);
+  Pack<float, kPack> out = load<kPack>(sum + i);
+  for (int e = 0; e < kPack; ++e) out.value[e] += to_float(a.value[e]);
+  store<kPack>(sum + i, out);
+}
+
 std::int64_t blocks_for(std::int64_t count, int pack) { return (count + kThreads * pack - 1) / (kThreads * pack); }
 
 }  // namespace
@@ -193,6 +213,18 @@ void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate,
          gate, up, y_grad, gate_grad, up_grad);
 }
 
+template <class T>
+void add_widened(std::int64_t count, const T* x, float* sum, void* stream) {
+  const bool four = count % 4 == 0 && packs_of_four(x, 0) && packs_of_four(sum, 0);
+  launch(four ? add_numbers<T, 4> : add_numbers<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, count, x, sum);
+}
+
+template <class T>
+void softcapped(std::int64_t count, const T* x, float cap, float* y, void* stream) {
+  const bool four = count % 4 == 0 && packs_of_four(x, 0) && packs_of_four(y, 0);
+  launch(four ? cap_numbers<T, 4> : cap_numbers<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, count, x, cap, y);
+}
+
 #define SAO_INSTANTIATE(T)                                                                                             \
   template void rms_norm(std::int64_t, std::int64_t, const T*, const T*, bool, float, T*, float*, void*);              \
   template void rms_norm_backward(std::int64_t, std::int64_t, std::int64_t, const T*, const T*, bool, const float*,    \
@@ -201,7 +233,9 @@ void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate,
                        const float*, const float*, float, T*, void*);                                                  \
   template void gated_activation(GateKind, std::int64_t, std::int64_t, const T*, std::int64_t, const T*, std::int64_t, \
                                  T*, void*);                                                                           \
-  template void gated_activation_backward(GateKind, std::int64_t, const T*, const T*, const T*, T*, T*, void*)
+  template void gated_activation_backward(GateKind, std::int64_t, const T*, const T*, const T*, T*, T*, void*);        \
+  template void add_widened(std::int64_t, const T*, float*, void*);                                                    \
+  template void softcapped(std::int64_t, const T*, float, float*, void*)
 SAO_INSTANTIATE(float);
 SAO_INSTANTIATE(BFloat16);
 #undef SAO_INSTANTIATE

@@ -71,11 +71,12 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                            const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                            const AttentionOptions& options) {
-  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  const at::Tensor starts_cpu = starts.to(at::kCPU), lengths_cpu = lengths.to(at::kCPU);
+  const std::int64_t* start = starts_cpu.const_data_ptr<std::int64_t>();
   const std::int64_t kv_heads = keys.size(1), head_dim = keys.size(2);
   std::vector<at::Tensor> outputs;
   for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
-    const std::int64_t length = lengths.const_data_ptr<std::int64_t>()[s];
+    const std::int64_t length = lengths_cpu.const_data_ptr<std::int64_t>()[s];
     const std::int64_t blocks = (length + kCacheBlock - 1) / kCacheBlock;
     const at::Tensor table = block_tables[s].narrow(0, 0, blocks).to(at::kLong).to(keys.device());
     const at::Tensor k =

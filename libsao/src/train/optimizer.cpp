@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "sao/ops/pointwise.h"
 #include "train/problems.h"
 
 namespace sao {
@@ -59,7 +60,7 @@ void AdamW::accumulate() {
     at::Tensor& gradient = parameters_[i].mutable_grad();
     if (!gradient.defined()) continue;
     if (gradients_[i].defined()) {
-      gradients_[i].add_(gradient);
+      ops::add_widened_(gradients_[i], gradient);
     } else {
       gradients_[i] = gradient.to(masters_[i].scalar_type());
     }

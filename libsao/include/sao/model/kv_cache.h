@@ -18,14 +18,24 @@ namespace sao {
 /// Tokens a block.
 inline constexpr std::int64_t kKvBlockSize = 16;
 
-/// What one forward pass writes to and reads from the cache. Made by KvCache::plan.
+/// What one forward pass writes to and reads from the cache. Made by KvCache::plan, on the CPU.
 struct KvStep {
-  at::Tensor slots;         ///< [T] int64, the cache's device: where the key and value of each new token go (block *
-                            ///< kKvBlockSize + offset)
-  at::Tensor starts;        ///< [S + 1] int64, CPU: new tokens of each sequence in the pack
-  at::Tensor lengths;       ///< [S] int64, CPU: tokens in the cache of each sequence after this step
-  at::Tensor block_tables;  ///< [S, max blocks] int32, CPU: the blocks of each sequence, in order
-  at::Tensor positions;     ///< [T] int64, the cache's device
+  at::Tensor slots;         ///< [T] int64: where the key and value of each new token go (block * kKvBlockSize + offset)
+  at::Tensor positions;     ///< [T] int64
+  at::Tensor starts;        ///< [S + 1] int64: new tokens of each sequence in the pack
+  at::Tensor lengths;       ///< [S] int64: tokens in the cache of each sequence after this step
+  at::Tensor block_tables;  ///< [S, max blocks] int32: the blocks of each sequence, in order
+  std::int64_t longest = 0;  ///< the largest of lengths
+  at::Tensor storage;        ///< [bytes] uint8: the memory of the five, which moves as one
+
+  /// The same on a device, copied there without waiting; itself where it is there.
+  KvStep on(at::Device device) const;
+};
+
+/// Rows and columns that a step has at least: steps of one shape can be recorded once and replayed.
+struct KvShape {
+  std::int64_t sequences = 0;
+  std::int64_t blocks = 0;  ///< of block_tables' rows
 };
 
 /// A paged cache for one model. Not thread-safe. Functions that take a sequence throw InputError for one that is not in
@@ -58,11 +68,13 @@ class KvCache {
   std::int64_t blocks_needed(SequenceId sequence, std::int64_t tokens) const;
 
   /// Reserves room for `counts[s]` new tokens of each sequence and describes the step. Throws ResourceError,
-  /// without change, when the blocks do not suffice; InputError for a sequence named twice or a count below 1.
-  KvStep plan(std::span<const SequenceId> sequences, std::span<const std::int64_t> counts);
+  /// without change, when the blocks do not suffice; InputError for a sequence named twice or a count below 1. Missing
+  /// sequences of `least` come after the others, with one token each that goes to a block which no sequence has.
+  KvStep plan(std::span<const SequenceId> sequences, std::span<const std::int64_t> counts, const KvShape& least = {});
 
-  /// A layer's storage in the layout of ops::paged_attention: keys [blocks, kv_heads, head_dim, kKvBlockSize], values
-  /// [blocks, kv_heads, kKvBlockSize, head_dim]. Zero at first; stale entries stay finite.
+  /// A layer's storage in the layout of ops::paged_attention: keys [blocks + 1, kv_heads, head_dim, kKvBlockSize],
+  /// values [blocks + 1, kv_heads, kKvBlockSize, head_dim]; the last block belongs to missing sequences (plan). Zero at
+  /// first; stale entries stay finite.
   at::Tensor& keys(std::int64_t layer);
   at::Tensor& values(std::int64_t layer);
 

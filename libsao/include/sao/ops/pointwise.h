@@ -35,4 +35,11 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
 /// cap * tanh(x / cap) in place; not differentiable.
 void softcap_(at::Tensor& x, double cap);
 
+/// sum += x, of another floating dtype and the same shape; not differentiable.
+void add_widened_(at::Tensor& sum, const at::Tensor& x);
+
+/// cap * tanh(x / cap) as a new tensor in float32, of float64 in float64; cap 0: the conversion alone. Not
+/// differentiable.
+at::Tensor softcapped(const at::Tensor& x, double cap);
+
 }  // namespace sao::ops
