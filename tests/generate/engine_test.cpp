@@ -180,6 +180,17 @@ TEST(Engine, LogProbOfASampleIsItsScore) {
   }
 }
 
+TEST(Engine, ComputesWithInt8WeightsWhereAsked) {
+  const std::vector<GenerationRequest> requests = make_requests(20, 2);
+  const auto run = [&](bool int8, std::int64_t batch) {
+    Engine engine = make_engine({.max_batch = batch, .int8_weights = int8});
+    return engine.generate_all(requests, {.max_new_tokens = 20});
+  };
+  const auto int8 = run(true, 20);
+  EXPECT_EQ(int8, run(true, 3)) << "depends on the batch";
+  EXPECT_NE(int8, run(false, 20));
+}
+
 TEST(Engine, SamplesDiffer) {
   Engine engine = make_engine();
   GenerationRequest request = make_requests(1)[0];

@@ -260,6 +260,25 @@ TEST(CausalLM, PackedWeightsFollowTheWeights) {
   EXPECT_FALSE(at::equal(model.hidden(tokens), before));
 }
 
+TEST(CausalLM, Int8InferenceIsAHandleOnTheSameWeights) {
+  const at::NoGradGuard no_grad;
+  const CausalLM model = small_model(), int8 = model.with_int8_inference();
+  const PackedTokens tokens = pack(std::vector<TokenIds>{{1, 2, 3}, {7, 8}});
+  const auto logits = [&](const CausalLM& from) { return from.logits(from.hidden(tokens)); };
+  const at::Tensor exact = logits(model), near = logits(int8);
+  const double difference = (near - exact).abs().max().item<double>(), size = exact.abs().max().item<double>();
+  EXPECT_LT(difference, 0.03 * size);
+  EXPECT_GT(difference, 1e-4 * size) << "not computed in 8 bits?";
+  EXPECT_TRUE(at::equal(logits(model), exact));
+  at::Tensor weight = model.parameters()[1].second;
+  weight.mul_(3.0);
+  EXPECT_FALSE(at::equal(logits(int8), near)) << "it follows the weights";
+  model.weights_changed();
+  EXPECT_EQ(int8.weights_version(), model.weights_version());
+  const CausalLM wide = CausalLM::random(small_config(), Seed{1}, {.dtype = DType::kFloat64});
+  EXPECT_THAT(message_of([&] { wide.with_int8_inference(); }), HasSubstr("a model in Double on cpu, expected float32"));
+}
+
 TEST(CausalLM, LogProbsPackNothingAnew) {
   const testing::CountingAllocator counting;
   const CausalLM model = CausalLM::random(wide_config(), Seed{1});

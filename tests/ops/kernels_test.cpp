@@ -49,6 +49,49 @@ TEST(Kernels, GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
   }
 }
 
+// The weights that 8 bits and a scale for 64 inputs stand for, in float64.
+at::Tensor through_int8(const at::Tensor& w) {
+  std::vector<at::Tensor> groups;
+  for (const at::Tensor& group : w.split(kInt8Group, 1)) {
+    const at::Tensor largest = group.abs().amax(1, true), scale = (largest / 127.0f).to(at::kDouble);
+    groups.push_back(at::round(group * (127.0f / largest)).nan_to_num(0.0).to(at::kDouble) * scale);
+  }
+  return at::cat(groups, 1);
+}
+
+TEST(Kernels, Int8GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
+  at::manual_seed(3);
+  for (const Kernels* kernel : runnable()) {
+    for (const auto& [m, n, k] :
+         std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}}) {
+      const at::Tensor x = at::randn({m, k});
+      at::Tensor w = at::randn({n, k});
+      w[0].zero_();  // a group without a largest
+      const std::int64_t panels = (n + kernel->panel - 1) / kernel->panel, groups = (k + kInt8Group - 1) / kInt8Group;
+      at::Tensor packed = at::empty({panels * k * kernel->panel}, at::kChar),
+                 scales = at::empty({panels * groups * kernel->panel});
+      kernel->pack_int8(n, k, w.const_data_ptr<float>(), packed.mutable_data_ptr<std::int8_t>(),
+                        scales.mutable_data_ptr<float>());
+      const auto multiply = [&](const at::Tensor& rows, std::int64_t first, std::int64_t last, at::Tensor& y) {
+        kernel->gemm_int8(rows.size(0), n, k, rows.const_data_ptr<float>(), k, packed.const_data_ptr<std::int8_t>(),
+                          scales.const_data_ptr<float>(), first, last, y.mutable_data_ptr<float>(), n);
+      };
+      at::Tensor y = at::full({m, n}, 7.0f);
+      multiply(x, 0, panels, y);
+      const at::Tensor held = through_int8(w);
+      EXPECT_LE((held - w).abs().max().item<double>(), w.abs().max().item<double>() / 127.0 / 2.0 + 1e-6);
+      EXPECT_TRUE(testing::close(y, at::linear(x.to(at::kDouble), held), 2e-6 * std::sqrt(k) + 1e-6, 1e-5))
+          << kernel->name << " " << m << " " << n << " " << k;
+      at::Tensor alone = at::empty({m, n});
+      for (std::int64_t row = 0; row < m; ++row) {
+        at::Tensor to = alone.narrow(0, row, 1);
+        for (std::int64_t p = 0; p < panels; ++p) multiply(x.narrow(0, row, 1), p, p + 1, to);
+      }
+      EXPECT_TRUE(testing::identical(alone, y)) << kernel->name << ": a row's bits depend on the other rows";
+    }
+  }
+}
+
 TEST(Kernels, LogProbsAndTheirGradientAgreeWithDouble) {
   at::manual_seed(2);
   for (const Kernels* kernel : runnable()) {

@@ -289,6 +289,23 @@ TEST(Linear, RowsDoNotDependOnEachOther) {
   }
 }
 
+TEST(Linear, Int8WeightsAreNearAndSmall) {
+  at::manual_seed(8);
+  const at::Tensor x = at::randn({40, 200}), w1 = at::randn({130, 200}), w2 = at::randn({5, 200}),
+                   bias = at::randn({5});
+  const PackedWeight packed =
+      PackedWeight::pack(std::vector{w1, w2}, std::vector{at::Tensor(), bias}, WeightFormat::kInt8);
+  const at::Tensor all = packed.multiply(x), exact = at::cat({at::linear(x, w1), at::linear(x, w2, bias)}, 1);
+  // Rounding of a step of up to 3.5 / 127 has a standard deviation of step / sqrt(12), over 200 products.
+  const double expected = 3.0 / 127.0 / std::sqrt(12.0) * std::sqrt(200.0);
+  const double found = (all - exact).square().mean().sqrt().item<double>();
+  EXPECT_LT(found, expected);
+  EXPECT_GT(found, 0.3 * expected) << "not computed in 8 bits?";
+  for (const std::int64_t rows : {1, 7, 13}) {
+    EXPECT_TRUE(testing::identical(packed.multiply(x.narrow(0, 11, rows)), all.narrow(0, 11, rows)));
+  }
+}
+
 TEST(Linear, PackedBiasesStandWhereTheirWeightsDo) {
   at::manual_seed(7);
   const at::Tensor x = at::randn({9, 20}), w1 = at::randn({30, 20}), w2 = at::randn({7, 20}), bias = at::randn({7});

@@ -90,7 +90,8 @@ int main(int argc, char** argv) try {
   }
   const std::filesystem::path folder = argv[1];
   const std::string_view workload = argv[3];
-  const sao::LoadOptions where{.device = argv[6], .dtype = sao::parse_dtype(argv[5])};
+  const bool int8 = std::string_view(argv[5]) == "int8";
+  const sao::LoadOptions where{.device = argv[6], .dtype = int8 ? sao::DType::kFloat32 : sao::parse_dtype(argv[5])};
   at::set_num_threads(std::stoi(argv[4]));
   if (std::string_view(argv[1]) == "limits") {
     where.device == "cpu" ? print_cpu_limits(std::stoll(argv[4])) : print_gpu_limits();
@@ -98,7 +99,9 @@ int main(int argc, char** argv) try {
   }
   const nlohmann::json work = nlohmann::json::parse(std::ifstream(folder / "workloads.json")).at(argv[3]);
   sao::Engine engine(sao::CausalLM::load(folder / argv[2], where), sao::ChatTokenizer::load(folder / argv[2]),
-                     {.max_batch = work.at("batch").get<std::int64_t>()});
+                     {.max_batch = work.at("batch").get<std::int64_t>(),
+                      .prefill_tokens = where.device == "cpu" ? 2048 : 8192,
+                      .int8_weights = int8});
   const auto prompts = work.at("prompts").get<std::vector<sao::TokenIds>>();
   const auto new_tokens = work.at("new_tokens").get<std::vector<std::int64_t>>();
   const bool greedy = workload == "check";

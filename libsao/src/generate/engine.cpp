@@ -307,6 +307,7 @@ struct Engine::Impl {
 Engine::Engine(CausalLM model, ChatTokenizer text, const EngineOptions& options) {
   validate(options);
   check_tokenizer(text.tokenizer(), model.config());
+  if (options.int8_weights) model = model.with_int8_inference();
   impl_ = std::make_unique<Impl>(std::move(model), std::move(text), options);
 }
 

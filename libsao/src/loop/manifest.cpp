@@ -63,7 +63,8 @@ OrderedJson settings_to_json(const RunSettings& settings) {
   OrderedJson object = OrderedJson::object();
   visit_settings(
       [&](const std::string& path, const auto& field, const char*) {
-        if (path.starts_with("engine.") || path.ends_with("items_per_call")) return;
+        // How the engine works changes nothing, unless it is what it computes with.
+        if ((path.starts_with("engine.") && path != "engine.int8_weights") || path.ends_with("items_per_call")) return;
         OrderedJson* place = &object;
         std::size_t begin = 0;
         for (std::size_t dot; (dot = path.find('.', begin)) != std::string::npos; begin = dot + 1) {

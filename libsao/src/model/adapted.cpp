@@ -84,7 +84,7 @@ CausalLM CausalLM::with_lora(LoraAdapter adapter) const {
   impl->base_json = impl_->base_json;
   impl->weights = impl_->weights;
   impl->activation_checkpointing = impl_->activation_checkpointing;
-  impl->version = impl_->version;
+  impl->version = std::make_shared<std::int64_t>(*impl_->version);
   impl->base = impl_;
   const at::ScalarType type = dtype() == at::kDouble ? at::kDouble : at::kFloat;
   std::vector<LoraModule*> missing;

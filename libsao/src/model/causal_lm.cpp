@@ -51,13 +51,13 @@ const detail::RotaryTable& CausalLM::Impl::rotary_of(const RotaryTables& tables,
 std::shared_ptr<const PackedModel> CausalLM::Impl::packed() {
   if (!ops::PackedWeight::supports(weights.embedding)) return nullptr;
   const std::lock_guard lock(mutex_);
-  std::int64_t stamp = version;
+  std::int64_t stamp = *version;
   for (const NamedTensors* list : {&parameters, &lora_parameters}) {
     for (const auto& [name, tensor] : *list) stamp += tensor._version();
   }
   if (packed_model_ != nullptr && stamp == packed_stamp_) return packed_model_;
   packed_model_.reset();  // before the new one is made: there is room for one
-  packed_model_ = std::make_shared<PackedModel>(weights);
+  packed_model_ = std::make_shared<PackedModel>(weights, packed_format);
   packed_stamp_ = stamp;
   return packed_model_;
 }
@@ -157,9 +157,27 @@ const NamedTensors& CausalLM::parameters() const { return impl_->parameters; }
 void CausalLM::set_activation_checkpointing(bool enabled) { impl_->activation_checkpointing = enabled; }
 void CausalLM::weights_changed() const {
   impl_->drop_packed();
-  ++impl_->version;
+  ++*impl_->version;
 }
-std::int64_t CausalLM::weights_version() const { return impl_->version; }
+std::int64_t CausalLM::weights_version() const { return *impl_->version; }
+
+CausalLM CausalLM::with_int8_inference() const {
+  if (!ops::PackedWeight::supports(impl_->weights.embedding)) {
+    throw InputError(fmt::format("int8 inference: a model in {} on {}, expected float32 on the CPU",
+                                 at::toString(dtype()), device().str()));
+  }
+  auto impl = std::make_shared<Impl>();
+  impl->config = impl_->config;
+  impl->base_json = impl_->base_json;
+  impl->weights = impl_->weights;
+  impl->parameters = impl_->parameters;
+  impl->lora = impl_->lora;
+  impl->lora_parameters = impl_->lora_parameters;
+  impl->base = impl_->base;
+  impl->version = impl_->version;
+  impl->packed_format = ops::WeightFormat::kInt8;
+  return CausalLM(std::move(impl));
+}
 
 void CausalLM::set_requires_grad(bool requires_grad) const {
   if (requires_grad) {

@@ -31,7 +31,9 @@ struct CausalLM::Impl {
   NamedTensors lora_parameters;
   std::shared_ptr<Impl> base;  // that the adapters stand on
   bool activation_checkpointing = false;
-  std::int64_t version = 0;
+  // Shared by all handles on the weights.
+  std::shared_ptr<std::int64_t> version = std::make_shared<std::int64_t>(0);
+  ops::WeightFormat packed_format = ops::WeightFormat::kFloat32;
 
   // After config and weights are there.
   void finish();

@@ -26,13 +26,13 @@ at::Tensor merged_weight(const Linear& linear) {
   return at::addmm(weight.to(wide), b.detach(), a.detach(), 1.0, scaling).to(weight.scalar_type());
 }
 
-ops::PackedWeight pack(const Projection& projection) {
+ops::PackedWeight pack(const Projection& projection, ops::WeightFormat format) {
   std::vector<at::Tensor> weights, biases;
   for (const Linear& linear : projection) {
     weights.push_back(merged_weight(linear));
     biases.push_back(linear.bias);
   }
-  return ops::PackedWeight::pack(weights, biases);
+  return ops::PackedWeight::pack(weights, biases, format);
 }
 
 namespace {

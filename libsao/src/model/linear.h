@@ -42,7 +42,7 @@ at::Tensor apply(const Linear& linear, const at::Tensor& x, const Dropout* dropo
 at::Tensor merged_weight(const Linear& linear);
 
 /// What apply() computes, as one packed matrix for the CPU's inference kernel; adapters are merged.
-ops::PackedWeight pack(const Projection& projection);
+ops::PackedWeight pack(const Projection& projection, ops::WeightFormat format);
 
 /// The outputs of all maps, cut into pieces of `widths` columns: [T, width] each. `packed` is pack(projection), null
 /// where gradients or dropout are wanted or the kernel does not apply.

@@ -70,11 +70,14 @@ std::vector<Slot> slots(const ModelConfig& c, Weights& w) {
   return list;
 }
 
-PackedModel::PackedModel(const Weights& weights) {
+PackedModel::PackedModel(const Weights& weights, ops::WeightFormat format) {
   for (const LayerWeights& w : weights.layers) {
-    layers.push_back({.qkv = pack(w.qkv), .o = pack(w.o), .gate_up = pack(w.gate_up), .down = pack(w.down)});
+    layers.push_back({.qkv = pack(w.qkv, format),
+                      .o = pack(w.o, format),
+                      .gate_up = pack(w.gate_up, format),
+                      .down = pack(w.down, format)});
   }
-  output = ops::PackedWeight::pack({&weights.output, 1});
+  output = ops::PackedWeight::pack({&weights.output, 1}, {}, format);
 }
 
 }  // namespace sao::detail

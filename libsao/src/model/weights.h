@@ -57,7 +57,7 @@ struct PackedLayer {
   ops::PackedWeight qkv, o, gate_up, down;
 };
 struct PackedModel {
-  explicit PackedModel(const Weights& weights);
+  PackedModel(const Weights& weights, ops::WeightFormat format);
   std::vector<PackedLayer> layers;
   ops::PackedWeight output;
 };

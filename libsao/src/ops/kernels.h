@@ -10,6 +10,9 @@ namespace sao::ops {
 /// Tokens whose keys (or values) lie together: keys as [head_dim][16], values as [16][head_dim].
 inline constexpr std::int64_t kAttentionBlock = 16;
 
+/// Inputs of an output that share a scale where weights have 8 bits.
+inline constexpr std::int64_t kInt8Group = 64;
+
 /// One query row of an attention task: it sees keys first_key .. last_key (inclusive) of its sequence.
 struct AttentionRow {
   const float* query;  ///< [head_dim]
@@ -60,6 +63,13 @@ struct Kernels {
   // multiply-adds in ascending k: independent of m and of how rows and columns are split.
   void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
                const float* packed, std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride);
+
+  // The same of weights in 8 bits: packed [ceil(n / panel)][k][panel], and a scale for every kInt8Group of the k inputs
+  // of an output, [ceil(n / panel)][ceil(k / kInt8Group)][panel]. A group's products are summed, then scaled.
+  void (*pack_int8)(std::int64_t n, std::int64_t k, const float* weight, std::int8_t* packed, float* scales);
+  void (*gemm_int8)(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
+                    const std::int8_t* packed, const float* scales, std::int64_t first_panel, std::int64_t last_panel,
+                    float* y, std::int64_t y_stride);
 
   // Attention of `rows` (at most 4) queries over one sequence and one key/value head. key_blocks[b] is
   // [head_dim][16], value_blocks[b] is [16][head_dim]. scores: scratch of 4 * (16 * blocks). softcap 0 = none.

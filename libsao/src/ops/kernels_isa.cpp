@@ -302,6 +302,113 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::i
   }
 }
 
+using Int8 = std::int8_t __attribute__((vector_size(SAO_WIDTH)));
+using Int8U = std::int8_t __attribute__((vector_size(SAO_WIDTH), aligned(1), may_alias));
+
+inline Vec load_wide(const float* p) { return load(p); }
+inline Vec load_wide(const std::int8_t* p) {
+  return __builtin_convertvector(Int8(*reinterpret_cast<const Int8U*>(p)), Vec);
+}
+
+// To the nearest, ties to even, as an integer in the low bits of the magic number's fraction.
+inline float rounded_to_integer(float x) {
+  const float magic = 12582912.0f;     // 1.5 * 2^23
+  volatile float shifted = x + magic;  // or the compiler would cancel the two
+  return shifted - magic;
+}
+
+void pack_int8(std::int64_t n, std::int64_t k, const float* weight, std::int8_t* packed, float* scales) {
+  for (std::int64_t first = 0; first < n; first += kPanel) {
+    for (std::int64_t start = 0; start < k; start += kInt8Group, scales += kPanel) {
+      const std::int64_t end = k - start < kInt8Group ? k : start + kInt8Group;
+      for (std::int64_t c = 0; c < kPanel; ++c) {
+        const float* row = weight + (first + c) * k;
+        float largest = 0.0f;
+        for (std::int64_t j = start; j < end && first + c < n; ++j) {
+          const float size = row[j] < 0.0f ? -row[j] : row[j];
+          largest = size > largest ? size : largest;
+        }
+        scales[c] = largest / 127.0f;
+        const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+        for (std::int64_t j = start; j < end; ++j) {
+          const float level = first + c < n ? rounded_to_integer(row[j] * inverse) : 0.0f;
+          packed[j * kPanel + c] = static_cast<std::int8_t>(level);
+        }
+      }
+    }
+    packed += k * kPanel;
+  }
+}
+
+// One group of inputs: y (+)= scale * (x . levels). The levels come as they are, or as floats that several rows share.
+template <std::int64_t kRows, class Level>
+inline void int8_tile(std::int64_t depth, const float* x, std::int64_t x_stride, const Level* levels,
+                      const float* scales, bool first, float* y, std::int64_t y_stride, std::int64_t columns) {
+  Vec acc[kRows][2] = {};
+  for (std::int64_t j = 0; j < depth; ++j) {
+    const Vec b0 = load_wide(levels + j * kPanel);
+    const Vec b1 = load_wide(levels + j * kPanel + W);
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      const Vec a = splat(x[r * x_stride + j]);
+      acc[r][0] += a * b0;
+      acc[r][1] += a * b1;
+    }
+  }
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t v = 0; v < 2 && v * W < columns; ++v) {
+      float* to = y + r * y_stride + v * W;
+      const Vec before = first ? Vec{} : load_up_to(to, columns - v * W);
+      store_up_to(to, before + acc[r][v] * load(scales + v * W), columns - v * W);
+    }
+  }
+}
+
+template <class Level>
+using Int8TileFunction = void (*)(std::int64_t, const float*, std::int64_t, const Level*, const float*, bool, float*,
+                                  std::int64_t, std::int64_t);
+template <class Level>
+constexpr Int8TileFunction<Level> kInt8Tiles[] = {
+    int8_tile<1, Level>,  int8_tile<2, Level>,  int8_tile<3, Level>, int8_tile<4, Level>,
+#if SAO_WIDTH >= 8
+    int8_tile<5, Level>,  int8_tile<6, Level>,
+#endif
+#if SAO_WIDTH == 16
+    int8_tile<7, Level>,  int8_tile<8, Level>,  int8_tile<9, Level>, int8_tile<10, Level>,
+    int8_tile<11, Level>, int8_tile<12, Level>,
+#endif
+};
+
+void gemm_int8(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
+               const std::int8_t* packed, const float* scales, std::int64_t first_panel, std::int64_t last_panel,
+               float* y, std::int64_t y_stride) {
+  const std::int64_t groups = (k + kInt8Group - 1) / kInt8Group;
+  for (std::int64_t depth_start = 0; depth_start < k; depth_start += kDepth) {
+    const std::int64_t depth_end = k - depth_start < kDepth ? k : depth_start + kDepth;
+    for (std::int64_t p = first_panel; p < last_panel; ++p) {
+      const std::int64_t columns = n - p * kPanel < kPanel ? n - p * kPanel : kPanel;
+      for (std::int64_t start = depth_start; start < depth_end; start += kInt8Group) {
+        const std::int64_t depth = depth_end - start < kInt8Group ? depth_end - start : kInt8Group;
+        const std::int8_t* levels = packed + (p * k + start) * kPanel;
+        const float* scale = scales + (p * groups + start / kInt8Group) * kPanel;
+        const auto run = [&](const auto* at, const auto* tiles) {
+          for (std::int64_t row = 0; row < m; row += kTileRows) {
+            const std::int64_t rows = m - row < kTileRows ? m - row : kTileRows;
+            tiles[rows - 1](depth, x + row * x_stride + start, x_stride, at, scale, start == 0,
+                            y + row * y_stride + p * kPanel, y_stride, columns);
+          }
+        };
+        if (m <= kTileRows) {
+          run(levels, kInt8Tiles<std::int8_t>);
+          continue;
+        }
+        alignas(64) float wide[kInt8Group * kPanel];
+        for (std::int64_t i = 0; i < depth * kPanel; i += W) store(wide + i, load_wide(levels + i));
+        run(wide, kInt8Tiles<float>);
+      }
+    }
+  }
+}
+
 constexpr std::int64_t B = kAttentionBlock;
 constexpr std::int64_t kVecsPerBlock = B / W;
 constexpr std::int64_t kMaxRows = 4;
@@ -575,6 +682,8 @@ const Kernels SAO_CONCAT(kKernels_, SAO_ISA) = {
     .panel = kPanel,
     .pack = pack,
     .gemm = gemm,
+    .pack_int8 = pack_int8,
+    .gemm_int8 = gemm_int8,
     .attention = attention,
     .attention_backward = attention_backward,
     .log_probs = log_probs,

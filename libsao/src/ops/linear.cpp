@@ -43,7 +43,8 @@ at::Tensor join_biases(std::span<const at::Tensor> weights, std::span<const at::
 
 }  // namespace
 
-PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases) {
+PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases,
+                                WeightFormat format) {
   if (weights.empty()) throw InputError("PackedWeight::pack: no weights, expected at least one");
   PackedWeight packed;
   for (const at::Tensor& weight : weights) {
@@ -62,12 +63,19 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<c
 
   const Kernels& kernel = kernels();
   const std::int64_t panels = (packed.outputs_ + kernel.panel - 1) / kernel.panel;
-  packed.storage_ = at::empty({panels, packed.inputs_, kernel.panel}, joined.options());
+  const std::int64_t k = packed.inputs_, groups = (k + kInt8Group - 1) / kInt8Group;
+  const bool int8 = format == WeightFormat::kInt8;
+  packed.storage_ = at::empty({panels, k, kernel.panel}, joined.options().dtype(int8 ? at::kChar : at::kFloat));
+  if (int8) packed.scales_ = at::empty({panels, groups, kernel.panel}, joined.options());
   const float* from = joined.const_data_ptr<float>();
-  float* to = packed.storage_.mutable_data_ptr<float>();
   at::parallel_for(0, panels, 16, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t first = begin * kernel.panel, last = std::min(end * kernel.panel, packed.outputs_);
-    kernel.pack(last - first, packed.inputs_, from + first * packed.inputs_, to + first * packed.inputs_);
+    if (int8) {
+      kernel.pack_int8(last - first, k, from + first * k, packed.storage_.mutable_data_ptr<std::int8_t>() + first * k,
+                       packed.scales_.mutable_data_ptr<float>() + first * groups);
+    } else {
+      kernel.pack(last - first, k, from + first * k, packed.storage_.mutable_data_ptr<float>() + first * k);
+    }
   });
   return packed;
 }
@@ -83,22 +91,29 @@ at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
   const Kernels& kernel = kernels();
   const std::int64_t panels = storage_.size(0);
   const float* from = input.const_data_ptr<float>();
-  const float* weight = storage_.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
+  const auto gemm = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first_panel,
+                        std::int64_t last_panel) {
+    const float* x_rows = from + first_row * input.stride(0);
+    float* y_rows = to + first_row * outputs_;
+    if (scales_.defined()) {
+      kernel.gemm_int8(last_row - first_row, outputs_, inputs_, x_rows, input.stride(0),
+                       storage_.const_data_ptr<std::int8_t>(), scales_.const_data_ptr<float>(), first_panel, last_panel,
+                       y_rows, outputs_);
+    } else {
+      kernel.gemm(last_row - first_row, outputs_, inputs_, x_rows, input.stride(0), storage_.const_data_ptr<float>(),
+                  first_panel, last_panel, y_rows, outputs_);
+    }
+  };
   // Tasks of enough work each to pay for a thread; split by panels, so that a thread streams its weights once.
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(outputs_ * inputs_);
   const std::int64_t threads = flops < 2e5 ? 1 : at::get_num_threads();
   const std::int64_t grain = std::max<std::int64_t>(1, (panels + threads - 1) / threads);
   if (panels >= threads) {
-    at::parallel_for(0, panels, grain, [&](std::int64_t begin, std::int64_t end) {
-      kernel.gemm(rows, outputs_, inputs_, from, input.stride(0), weight, begin, end, to, outputs_);
-    });
+    at::parallel_for(0, panels, grain, [&](std::int64_t begin, std::int64_t end) { gemm(0, rows, begin, end); });
   } else {
     at::parallel_for(0, rows, std::max<std::int64_t>(1, (rows + threads - 1) / threads),
-                     [&](std::int64_t begin, std::int64_t end) {
-                       kernel.gemm(end - begin, outputs_, inputs_, from + begin * input.stride(0), input.stride(0),
-                                   weight, 0, panels, to + begin * outputs_, outputs_);
-                     });
+                     [&](std::int64_t begin, std::int64_t end) { gemm(begin, end, 0, panels); });
   }
   if (bias_.defined()) y.add_(bias_);
   return y;

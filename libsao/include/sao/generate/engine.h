@@ -21,6 +21,9 @@ struct EngineOptions {
   /// Upper bound of the KV cache's memory; 0 = what max_batch sequences can need, but at most half of the memory that
   /// is free on the device.
   std::int64_t cache_bytes = 0;
+  /// Compute with 8-bit copies of the weights (CausalLM::with_int8_inference): less memory and faster decoding, other
+  /// tokens. On the CPU in float32 only.
+  bool int8_weights = false;
 };
 
 template <class Visitor, OptionsOf<EngineOptions> Options>
@@ -28,6 +31,7 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("max_batch", options.max_batch, "sequences that decode at one time");
   visit("prefill_tokens", options.prefill_tokens, "prompt tokens computed in one step, at most");
   visit("cache_bytes", options.cache_bytes, "upper bound of the KV cache's bytes; 0 = half of the free memory");
+  visit("int8_weights", options.int8_weights, "compute with 8-bit copies of the weights (CPU, float32)");
 }
 
 /// Throws InputError naming every field out of range.

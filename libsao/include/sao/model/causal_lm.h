@@ -105,6 +105,12 @@ class CausalLM {
   /// The model without its adapters: the handle that they were added to. The reference of DPO, at no cost.
   CausalLM base() const;
 
+  /// A handle on the same weights (and adapters) whose inference computes with 8-bit copies of the matrices:
+  /// ops::WeightFormat::kInt8; embeddings and norms stay as they are. It follows changes of the weights. Logits differ
+  /// from this model's by what rounding does (docs/performance.md). Throws InputError for a model that is not float32
+  /// on the CPU.
+  CausalLM with_int8_inference() const;
+
   /// A model of its own with the adapters added to the weights, in float32 (float64), then rounded to `dtype` (default
   /// the model's own). Checked on a probe of 64 tokens before it is rounded to a dtype narrower than the model's:
   /// throws InputError where logits differ from this model's by more than kMergeTolerance of the largest (at least of

@@ -10,6 +10,13 @@
 
 namespace sao::ops {
 
+/// How a PackedWeight holds its numbers.
+enum class WeightFormat {
+  kFloat32,
+  kInt8  ///< 8 bits; every 64 inputs of an output share a float32 scale, the largest of their sizes / 127. A quarter of
+         ///< the memory, read and held; computed with in float32
+};
+
 /// Weights laid out for the CPU's inference kernel (float32), with their biases. Several matrices with the same input
 /// can be packed as one, their outputs side by side. A value; copies share. Does not follow later changes of the
 /// weights.
@@ -18,7 +25,8 @@ class PackedWeight {
   PackedWeight() = default;
   /// Shape: each weight [n_i, k], float32, CPU; as many biases [n_i], undefined where a weight has none, or none at
   /// all. Throws InputError otherwise.
-  static PackedWeight pack(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases = {});
+  static PackedWeight pack(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases = {},
+                           WeightFormat format = WeightFormat::kFloat32);
   /// True where pack and linear work: float32 tensors on the CPU.
   static bool supports(const at::Tensor& weight);
 
@@ -27,13 +35,15 @@ class PackedWeight {
   std::int64_t inputs() const { return inputs_; }
 
   /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds
-  /// over k, and its bias: a row's bits depend on that row only, whatever the number of rows or threads. Throws
-  /// InputError for an x of another shape, dtype or device, and where nothing was packed.
+  /// over k (int8: one a group, then over the groups), and its bias: a row's bits depend on that row only, whatever the
+  /// number of rows or threads. Throws InputError for an x of another shape, dtype or device, and where nothing was
+  /// packed.
   at::Tensor multiply(const at::Tensor& x) const;
 
  private:
-  at::Tensor storage_;
-  at::Tensor bias_;  // [outputs]; undefined: none
+  at::Tensor storage_;  // [panels, k, panel] float32 or int8
+  at::Tensor scales_;   // [panels, groups, panel] float32; of int8 only
+  at::Tensor bias_;     // [outputs]; undefined: none
   std::int64_t outputs_ = 0;
   std::int64_t inputs_ = 0;
 };
