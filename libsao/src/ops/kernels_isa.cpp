@@ -3,6 +3,10 @@
 // compiler does not inline would be shared with code for older machines.
 #include "ops/kernels.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>  // its functions are always inlined
+#endif
+
 #if defined(__AVX512F__)
 #define SAO_WIDTH 16
 #elif defined(__AVX2__)
@@ -306,8 +310,17 @@ using Int8 = std::int8_t __attribute__((vector_size(SAO_WIDTH)));
 using Int8U = std::int8_t __attribute__((vector_size(SAO_WIDTH), aligned(1), may_alias));
 
 inline Vec load_wide(const float* p) { return load(p); }
+// The compiler makes the conversion of a vector of bytes in many pieces where it is not told the instruction.
 inline Vec load_wide(const std::int8_t* p) {
-  return __builtin_convertvector(Int8(*reinterpret_cast<const Int8U*>(p)), Vec);
+#if SAO_WIDTH == 16
+  const __mmask16 all = 0xffff;  // the forms without a mask read what was never set, says the compiler
+  return _mm512_maskz_cvtepi32_ps(
+      all, _mm512_maskz_cvtepi8_epi32(all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif SAO_WIDTH == 8
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  return __builtin_convertvector(__builtin_convertvector(Int8(*reinterpret_cast<const Int8U*>(p)), Int), Vec);
+#endif
 }
 
 // To the nearest, ties to even, as an integer in the low bits of the magic number's fraction.
@@ -354,12 +367,30 @@ inline void int8_tile(std::int64_t depth, const float* x, std::int64_t x_stride,
       acc[r][1] += a * b1;
     }
   }
+  const Vec scale0 = load(scales), scale1 = load(scales + W);
   for (std::int64_t r = 0; r < kRows; ++r) {
-    for (std::int64_t v = 0; v < 2 && v * W < columns; ++v) {
-      float* to = y + r * y_stride + v * W;
-      const Vec before = first ? Vec{} : load_up_to(to, columns - v * W);
-      store_up_to(to, before + acc[r][v] * load(scales + v * W), columns - v * W);
+    acc[r][0] *= scale0;
+    acc[r][1] *= scale1;
+  }
+  if (columns < kPanel) {
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      float* to = y + r * y_stride;
+      store_up_to(to, first ? acc[r][0] : load_up_to(to, columns) + acc[r][0], columns);
+      if (columns <= W) continue;
+      to += W;
+      store_up_to(to, first ? acc[r][1] : load_up_to(to, columns - W) + acc[r][1], columns - W);
     }
+    return;
+  }
+  if (!first) {
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      acc[r][0] += load(y + r * y_stride);
+      acc[r][1] += load(y + r * y_stride + W);
+    }
+  }
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    store(y + r * y_stride, acc[r][0]);
+    store(y + r * y_stride + W, acc[r][1]);
   }
 }
 
