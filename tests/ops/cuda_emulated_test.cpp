@@ -14,6 +14,7 @@
 #include "support/cuda_emulation.h"
 // The emulation comes first.
 #include "ops/attention_cuda.cu"
+#include "ops/attention_mma_cuda.cu"
 #include "ops/dispatch_cuda.cpp"
 #include "ops/log_probs_cuda.cu"
 #include "ops/paged_attention_cuda.cu"

@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packed attention of bfloat16 on tensor cores, forward and backward, as FlashAttention-2 (arXiv 2307.08691) does it: a
+// warp has 16 or 32 rows of the scores and of the result in registers, the other side comes through shared memory while
+// the last product is computed; sums, softmax and what is kept between products are float32, the products' factors
+// bfloat16. Unlike there, backward has one kernel for the queries' gradient and one for the keys' and values', each
+// computing the scores again: no atomic additions, so the same bits every time.
+// In registers, element e of block n of a group of 16 rows is row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) + e % 2.
+// In shared memory the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts. 99 KB do everywhere.
+#include <type_traits>
+
+#include "ops/attention_device.h"
+#include "ops/cuda_mma.h"
+
+namespace sao::ops::cuda {
+namespace mma {
+namespace {
+
+constexpr float kLog2OfE = 1.44269504089f, kLogOf2 = 0.69314718056f;
+constexpr int kChunk = 8;                       // numbers of a copy: 16 bytes
+constexpr std::size_t kSharedBytes = 99 << 10;  // what a block can have on every architecture
+
+struct Arguments : AttentionArguments<BFloat16> {
+  // Weights are 2^(exponent * score - ..), where the score is the product or, with a cap, its tanh:
+  // tanh(scale / cap * product) = 1 - 2 / (1 + 2^(cap_exponent * product)).
+  float exponent, cap_exponent;
+
+  __device__ bool sees_all(int first_query, int last_query, int first, int last_key) const {
+    return last_key <= first_query && first >= first_key(last_query);
+  }
+};
+
+// Of kGroups * 16 rows and kColumns columns, those of one thread.
+template <int kGroups, int kColumns>
+struct Fragments {
+  static constexpr int kBlocks = kColumns / 8;
+  float value[kGroups][kBlocks][4];
+
+  __device__ void clear() {
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int n = 0; n < kBlocks; ++n) {
+        SAO_UNROLL
+        for (int e = 0; e < 4; ++e) value[g][n][e] = 0.0f;
+      }
+    }
+  }
+
+  // f(value, row, column), from the row and the column of the first.
+  template <class F>
+  __device__ void for_each(int row, int column, F&& f) {
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int n = 0; n < kBlocks; ++n) {
+        SAO_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          f(value[g][n][e], row + 16 * g + e / 2 * 8 + lane() / 4, column + 8 * n + lane() % 4 * 2 + e % 2);
+        }
+      }
+    }
+  }
+};
+
+// Two blocks of a group as the left factor of a product.
+__device__ inline void to_left_factor(std::uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
+  a[0] = bfloat16_pair(left[0], left[1]);
+  a[1] = bfloat16_pair(left[2], left[3]);
+  a[2] = bfloat16_pair(right[0], right[1]);
+  a[3] = bfloat16_pair(right[2], right[3]);
+}
+
+// Chunk 2 step + half of a row, for the lane that names it in load_matrices; `rows` is at a multiple of 8 rows.
+template <int kDim>
+__device__ const BFloat16* chunk_of(const BFloat16* rows, int row, int half, int step) {
+  const int place = (half ^ (row % 8)) ^ (2 * step % 8);
+  return rows + row * kDim + place * kChunk + 2 * step / 8 * 8 * kChunk;
+}
+
+// The left factors of a product: 16 rows a group of a tile, 16 columns a step.
+template <int kGroups, int kDim>
+struct LeftInShared {
+  const BFloat16* rows;
+  __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
+    load_matrices(a, chunk_of<kDim>(rows + 16 * g * kDim, lane() % 16, lane() / 16, step));
+  }
+};
+
+template <int kGroups, int kDim>
+struct LeftInRegisters {
+  std::uint32_t value[kGroups][kDim / 16][4];
+  __device__ explicit LeftInRegisters(const LeftInShared<kGroups, kDim>& from) {
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int step = 0; step < kDim / 16; ++step) from.get(value[g][step], g, step);
+    }
+  }
+  __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
+    SAO_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = value[g][step][i];
+  }
+};
+
+// products = left . rows^T
+template <int kDim, int kGroups, int kColumns, class Left>
+__device__ void multiply_by_transposed(const Left& left, const BFloat16* rows, Fragments<kGroups, kColumns>& products) {
+  products.clear();
+  SAO_UNROLL
+  for (int step = 0; step < kDim / 16; ++step) {
+    std::uint32_t a[kGroups][4];
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) left.get(a[g], g, step);
+    SAO_UNROLL
+    for (int n = 0; n < kColumns / 8; n += 2) {
+      std::uint32_t b[4];
+      load_matrices(b, chunk_of<kDim>(rows + 8 * n * kDim, lane() / 16 * 8 + lane() % 8, lane() / 8 % 2, step));
+      SAO_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        multiply_add(products.value[g][n], a[g], b[0], b[1]);
+        multiply_add(products.value[g][n + 1], a[g], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// sums += weights . rows
+template <int kGroups, int kInner, int kDim>
+__device__ void add_product(const Fragments<kGroups, kInner>& weights, const BFloat16* rows,
+                            Fragments<kGroups, kDim>& sums) {
+  SAO_UNROLL
+  for (int step = 0; step < kInner / 16; ++step) {
+    std::uint32_t a[kGroups][4];
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) to_left_factor(a[g], weights.value[g][2 * step], weights.value[g][2 * step + 1]);
+    SAO_UNROLL
+    for (int n = 0; n < kDim / 8; n += 2) {
+      std::uint32_t b[4];
+      load_matrices_transposed(b, chunk_of<kDim>(rows + 16 * step * kDim, lane() % 16, lane() / 16, n / 2));
+      SAO_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        multiply_add(sums.value[g][n], a[g], b[0], b[1]);
+        multiply_add(sums.value[g][n + 1], a[g], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Starts to copy rows first .. first + kRows - 1 of one head; those from `end` on, and columns from head_dim on, are
+// zero.
+template <int kRows, int kDim, int kBlockThreads>
+__device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
+                          int head_dim) {
+  constexpr int kChunks = kDim / kChunk, kStep = kBlockThreads / kChunks;
+  static_assert(kRows % kStep == 0);
+  const int chunk = static_cast<int>(threadIdx.x) % kChunks, row0 = static_cast<int>(threadIdx.x) / kChunks;
+  const BFloat16* from = rows + (first + row0) * row_stride + chunk * kChunk;
+  SAO_UNROLL
+  for (int i = 0; i < kRows; i += kStep) {
+    const int row = row0 + i;
+    const bool inside = first + row < end && chunk * kChunk < head_dim;
+    start_copy<16>(tile + row * kDim + (chunk ^ (row % 8)) * kChunk, inside ? from : rows, inside);
+    from += kStep * row_stride;
+  }
+}
+
+// Products to scores.
+template <int kGroups, int kColumns>
+__device__ void apply_softcap(const Arguments& a, Fragments<kGroups, kColumns>& products) {
+  if (a.cap_exponent == 0.0f) return;
+  products.for_each(0, 0, [&](float& x, int, int) {
+    x = fmaf(-2.0f, fast_reciprocal(1.0f + fast_exp2(x * a.cap_exponent)), 1.0f);
+  });
+}
+
+// The softmax's weight of a key, and its derivative with respect to the product, less the scale.
+struct Weight {
+  float weight, slope;
+};
+__device__ Weight weigh(const Arguments& a, float score, float log2_sum) {
+  const float weight = fast_exp2(fmaf(score, a.exponent, -log2_sum));
+  return {weight, weight * fmaf(a.cap_exponent == 0.0f ? 0.0f : -score, score, 1.0f)};
+}
+
+// Writes sums * factors as rows first .. of one head, up to `end`.
+template <int kGroups, int kDim>
+__device__ void write_rows(Fragments<kGroups, kDim>& sums, const float (&factors)[kGroups][2], BFloat16* rows,
+                           std::int64_t row_stride, int first, int end, int head_dim) {
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int row = first + 16 * g + 8 * half + lane() / 4;
+      if (row >= end) continue;
+      BFloat16* to = rows + row * row_stride + lane() % 4 * 2;
+      SAO_UNROLL
+      for (int n = 0; n < kDim / 8; ++n) {
+        const float* pair = &sums.value[g][n][2 * half];
+        if (8 * n < head_dim) store_pair(to + 8 * n, pair[0] * factors[g][half], pair[1] * factors[g][half]);
+      }
+    }
+  }
+}
+
+// The shapes of the tiles: as many rows a warp as its registers hold.
+template <int kDim>
+struct OfQueries {
+  static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kWarps = 4, kThreads = 32 * kWarps;
+  static constexpr int kQueries = kWarps * kRows, kKeysForward = 64, kKeysBackward = 32;
+  static constexpr std::size_t kForwardBytes = sizeof(BFloat16) * kDim * (kQueries + 2 * kKeysForward);
+  static constexpr std::size_t kBackwardBytes = sizeof(BFloat16) * kDim * (2 * kQueries + 2 * kKeysBackward);
+  static_assert(kForwardBytes <= kSharedBytes && kBackwardBytes <= kSharedBytes);
+};
+
+// Half of the warps sum the values' gradients, the others the keys': each has its side of the scores, K or V.
+template <int kDim>
+struct OfKeys {
+  static constexpr bool kInRegisters = kDim > 128;  // K or V
+  static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kPairs = kDim <= 128 ? 2 : 4;
+  static constexpr int kThreads = 64 * kPairs, kKeys = kPairs * kRows, kQueries = kDim <= 64 ? 64 : 32;
+  static constexpr std::size_t kTileBytes = sizeof(BFloat16) * kDim * kQueries;
+  static constexpr std::size_t kStageBytes = 2 * kTileBytes + 2 * sizeof(float) * kQueries;
+  static constexpr std::size_t kKeyBytes = sizeof(BFloat16) * kDim * kKeys;
+  static constexpr std::size_t kSlopeBytes = sizeof(float) * kKeys * kQueries;
+  static constexpr std::size_t kBytes = 2 * kStageBytes + kSlopeBytes + (kInRegisters ? 0 : 2 * kKeyBytes);
+  static_assert(kBytes <= kSharedBytes && 2 * kQueries <= kThreads && (!kInRegisters || kKeyBytes <= kStageBytes));
+};
+
+// One block: one tile of queries of one head.
+template <int kDim>
+__global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Arguments a) {
+  using Shape = OfQueries<kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeysForward;
+  BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
+  BFloat16* keys = queries + kQueries * kDim;
+  BFloat16* values = keys + kKeys * kDim;
+  const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
+  const int head_dim = static_cast<int>(a.head_dim);
+  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
+  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
+  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * Shape::kRows;
+  const LeftInShared<kGroups, kDim> left{queries + warp() * Shape::kRows * kDim};
+
+  int first = a.first_key(tile.first) / kKeys * kKeys;
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
+                                             tile.length, head_dim);
+  copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
+  Fragments<kGroups, kDim> out;
+  out.clear();
+  float top[kGroups][2], total[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    top[g][0] = top[g][1] = -kInfinity;
+    total[g][0] = total[g][1] = 0.0f;
+  }
+  for (; first < end; first += kKeys) {
+    wait_for_copies();
+    __syncthreads();  // the keys are here; the last values have been read
+    copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
+    Fragments<kGroups, kKeys> score;
+    multiply_by_transposed<kDim>(left, keys, score);
+    apply_softcap(a, score);
+    if (!a.sees_all(query0, query0 + Shape::kRows - 1, first, first + kKeys - 1)) {
+      score.for_each(query0, first, [&](float& x, int query, int key) {
+        if (!a.sees(query, key)) x = -kInfinity;
+      });
+    }
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        float highest = top[g][half];
+        SAO_UNROLL
+        for (int n = 0; n < kKeys / 8; ++n)
+          highest = fmaxf(highest, fmaxf(score.value[g][n][2 * half], score.value[g][n][2 * half + 1]));
+        highest = maximum_over<4>(highest);
+        // A row that has seen no key yet keeps its -infinity; its weights are all zero.
+        const float base = highest == -kInfinity ? 0.0f : highest * a.exponent;
+        const float shrink = fast_exp2(fmaf(top[g][half], a.exponent, -base));
+        float sum = 0.0f;
+        SAO_UNROLL
+        for (int n = 0; n < kKeys / 8; ++n) {
+          SAO_UNROLL
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            score.value[g][n][e] = fast_exp2(fmaf(score.value[g][n][e], a.exponent, -base));
+            sum += score.value[g][n][e];
+          }
+        }
+        top[g][half] = highest;
+        total[g][half] = fmaf(total[g][half], shrink, sum);  // of this thread's columns
+        SAO_UNROLL
+        for (int n = 0; n < kDim / 8; ++n) {
+          out.value[g][n][2 * half] *= shrink;
+          out.value[g][n][2 * half + 1] *= shrink;
+        }
+      }
+    }
+    wait_for_copies();
+    __syncthreads();  // the values are here; the keys have been read
+    if (first + kKeys < end)
+      copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first + kKeys, end, head_dim);
+    add_product(score, values, out);
+  }
+  float factors[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int query = query0 + 16 * g + 8 * half + lane() / 4;
+      const float sum = sum_over<4>(total[g][half]);
+      factors[g][half] = 1.0f / sum;
+      if (a.log_sum_exp != nullptr && query < end && lane() % 4 == 0)
+        a.log_sum_exp[row_of(a, tile, query, head)] = top[g][half] * a.exponent * kLogOf2 + logf(sum);
+    }
+  }
+  write_rows(out, factors, a.out + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end, head_dim);
+}
+
+// One block: one tile of queries of one head.
+template <int kDim>
+__global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Arguments a) {
+  using Shape = OfQueries<kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeysBackward;
+  BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
+  BFloat16* grads = queries + kQueries * kDim;  // the output's gradient
+  BFloat16* keys = grads + kQueries * kDim;
+  BFloat16* values = keys + kKeys * kDim;
+  const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
+  const int head_dim = static_cast<int>(a.head_dim);
+  const HeadRows<BFloat16> out_grad = a.out_grad_rows();
+  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
+  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
+  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * Shape::kRows;
+  const LeftInShared<kGroups, kDim> left_queries{queries + warp() * Shape::kRows * kDim};
+  const LeftInShared<kGroups, kDim> left_grads{grads + warp() * Shape::kRows * kDim};
+
+  int first = a.first_key(tile.first) / kKeys * kKeys;
+  copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
+                                             tile.first, tile.length, head_dim);
+  copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
+                                             tile.length, head_dim);
+  Fragments<kGroups, kDim> q_grad;
+  q_grad.clear();
+  float log2_sum[kGroups][2], delta[kGroups][2], factors[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int query = query0 + 16 * g + 8 * half + lane() / 4;
+      const std::int64_t at = row_of(a, tile, query, head);
+      log2_sum[g][half] = query < end ? a.log_sum_exp[at] * kLog2OfE : 0.0f;
+      delta[g][half] = query < end ? a.delta[at] : 0.0f;
+      factors[g][half] = a.scale;
+    }
+  }
+  for (; first < end; first += kKeys) {
+    wait_for_copies();
+    __syncthreads();  // the values are here; the last keys have been read
+    copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
+    Fragments<kGroups, kKeys> weight_grad, score;
+    multiply_by_transposed<kDim>(left_grads, values, weight_grad);
+    wait_for_copies();
+    __syncthreads();  // the keys are here; the values have been read
+    if (first + kKeys < end)
+      copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first + kKeys, end, head_dim);
+    multiply_by_transposed<kDim>(left_queries, keys, score);
+    apply_softcap(a, score);
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int n = 0; n < kKeys / 8; ++n) {
+        SAO_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          float& x = score.value[g][n][e];
+          x = weigh(a, x, log2_sum[g][e / 2]).slope * (weight_grad.value[g][n][e] - delta[g][e / 2]);
+        }
+      }
+    }
+    if (!a.sees_all(query0, query0 + Shape::kRows - 1, first, first + kKeys - 1)) {
+      score.for_each(query0, first, [&](float& x, int query, int key) {
+        if (!a.sees(query, key)) x = 0.0f;
+      });
+    }
+    add_product(score, keys, q_grad);
+  }
+  write_rows(q_grad, factors, a.q_grad + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end,
+             head_dim);
+}
+
+// One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair of
+// warps has the same keys: one computes the weights and sums the values' gradient, the other computes the weights'
+// gradients, gets the slopes from the first, and sums the keys' gradient.
+template <int kDim>
+__global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Arguments a) {
+  using Shape = OfKeys<kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
+  constexpr int kThreads = Shape::kThreads;
+  using Left = std::conditional_t<Shape::kInRegisters, LeftInRegisters<kGroups, kDim>, LeftInShared<kGroups, kDim>>;
+  unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
+  // Two stages: [queries][D] of Q and of the output's gradient, [queries] of log_sum_exp and of delta.
+  float4* slopes = reinterpret_cast<float4*>(shared + 2 * Shape::kStageBytes);  // [pair][group][block][lane]
+  BFloat16* keys = reinterpret_cast<BFloat16*>(Shape::kInRegisters ? shared
+                                                                   : shared + 2 * Shape::kStageBytes +
+                                                                         Shape::kSlopeBytes);
+  BFloat16* values = keys + kKeys * kDim;
+  const AttentionTile tile = part_of_tiles<kKeys, true>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int first = tile.first, end = a.end_of_queries(min(first + kKeys, tile.length) - 1, tile.length);
+  const int kv_head = static_cast<int>(blockIdx.y), head_dim = static_cast<int>(a.head_dim);
+  const int pair = warp() % Shape::kPairs, key0 = first + pair * kRows;
+  const bool of_values = warp() < Shape::kPairs;
+  const HeadRows<BFloat16> out_grad = a.out_grad_rows();
+
+  copy_tile<kKeys, kDim, kThreads>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length,
+                                   head_dim);
+  copy_tile<kKeys, kDim, kThreads>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length,
+                                   head_dim);
+  if constexpr (Shape::kInRegisters) {
+    wait_for_copies();
+    __syncthreads();
+  }
+  const Left left(LeftInShared<kGroups, kDim>{(of_values ? keys : values) + pair * kRows * kDim});
+  if constexpr (Shape::kInRegisters) __syncthreads();  // the stages are free
+
+  const int group = static_cast<int>(a.heads / a.kv_heads), last_head = (kv_head + 1) * group - 1;
+  const auto copy_stage = [&](int stage, int head, int query0) {
+    unsigned char* to = shared + stage * Shape::kStageBytes;
+    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to), head_rows(a.q, tile.begin, head),
+                                        a.q.token_stride, query0, tile.length, head_dim);
+    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to + Shape::kTileBytes),
+                                        head_rows(out_grad, tile.begin, head), out_grad.token_stride, query0,
+                                        tile.length, head_dim);
+    const int thread = static_cast<int>(threadIdx.x), query = query0 + thread % kQueries;
+    if (thread < 2 * kQueries) {
+      const float* sums = thread < kQueries ? a.log_sum_exp : a.delta;
+      const bool inside = query < tile.length;
+      start_copy<4>(reinterpret_cast<float*>(to + 2 * Shape::kTileBytes) + thread,
+                    inside ? sums + row_of(a, tile, query, head) : sums, inside);
+    }
+  };
+  Fragments<kGroups, kDim> sums;
+  sums.clear();
+  int head = kv_head * group, query0 = first;
+  copy_stage(0, head, query0);
+  for (int stage = 0; head <= last_head; stage ^= 1) {
+    wait_for_copies();
+    __syncthreads();  // this stage is here; the other, and the slopes, have been read
+    const int this_query0 = query0;
+    query0 += kQueries;
+    if (query0 >= end) {
+      query0 = first;
+      ++head;
+    }
+    if (head <= last_head) copy_stage(stage ^ 1, head, query0);
+    const BFloat16* queries = reinterpret_cast<const BFloat16*>(shared + stage * Shape::kStageBytes);
+    const BFloat16* grads = queries + kQueries * kDim;
+    const float* of_query = reinterpret_cast<const float*>(grads + kQueries * kDim) + lane() % 4 * 2;
+
+    Fragments<kGroups, kQueries> weights;  // their gradients in the second warp
+    multiply_by_transposed<kDim>(left, of_values ? queries : grads, weights);
+    float4* slope_of = slopes + pair * kGroups * (kQueries / 8) * 32 + lane();
+    if (of_values) {
+      apply_softcap(a, weights);
+      SAO_UNROLL
+      for (int n = 0; n < kQueries / 8; ++n) {
+        const float log2_sum[2] = {of_query[8 * n] * kLog2OfE, of_query[8 * n + 1] * kLog2OfE};
+        SAO_UNROLL
+        for (int g = 0; g < kGroups; ++g) {
+          float slope[4];
+          SAO_UNROLL
+          for (int e = 0; e < 4; ++e) {
+            const Weight w = weigh(a, weights.value[g][n][e], log2_sum[e % 2]);
+            weights.value[g][n][e] = w.weight;
+            slope[e] = w.slope;
+          }
+          slope_of[(g * (kQueries / 8) + n) * 32] = make_float4(slope[0], slope[1], slope[2], slope[3]);
+        }
+      }
+    }
+    __syncthreads();  // the slopes are here
+    if (!of_values) {
+      SAO_UNROLL
+      for (int n = 0; n < kQueries / 8; ++n) {
+        const float delta[2] = {of_query[kQueries + 8 * n], of_query[kQueries + 8 * n + 1]};
+        SAO_UNROLL
+        for (int g = 0; g < kGroups; ++g) {
+          const float4 slope = slope_of[(g * (kQueries / 8) + n) * 32];
+          float(&x)[4] = weights.value[g][n];
+          x[0] = slope.x * (x[0] - delta[0]);
+          x[1] = slope.y * (x[1] - delta[1]);
+          x[2] = slope.z * (x[2] - delta[0]);
+          x[3] = slope.w * (x[3] - delta[1]);
+        }
+      }
+    }
+    if (!a.sees_all(this_query0, this_query0 + kQueries - 1, key0, key0 + kRows - 1)) {
+      weights.for_each(key0, this_query0, [&](float& x, int key, int query) {
+        if (!a.sees(query, key)) x = 0.0f;
+      });
+    }
+    add_product(weights, of_values ? grads : queries, sums);
+  }
+  float factors[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) factors[g][0] = factors[g][1] = of_values ? 1.0f : a.scale;
+  write_rows(sums, factors,
+             (of_values ? a.v_grad : a.k_grad) + (tile.begin * a.kv_heads + kv_head) * head_dim,
+             a.kv_heads * head_dim, key0, tile.length, head_dim);
+}
+
+Arguments with_exponents(const AttentionArguments<BFloat16>& arguments) {
+  Arguments a{};
+  static_cast<AttentionArguments<BFloat16>&>(a) = arguments;
+  a.exponent = (a.softcap > 0.0f ? a.softcap : a.scale) * kLog2OfE;
+  a.cap_exponent = a.softcap > 0.0f ? 2.0f * kLog2OfE * a.scale / a.softcap : 0.0f;
+  return a;
+}
+
+template <int kDim>
+void run_forward(const Arguments& a, void* stream) {
+  using Shape = OfQueries<kDim>;
+  launch<Shape::kThreads>(attend_tiles<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads,
+                          Shape::kForwardBytes, stream, a);
+}
+
+template <int kDim>
+void run_backward(const Arguments& a, void* stream) {
+  using Shape = OfQueries<kDim>;
+  launch<Shape::kThreads>(backward_queries<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads,
+                          Shape::kBackwardBytes, stream, a);
+  using Keys = OfKeys<kDim>;
+  launch<Keys::kThreads>(backward_keys<kDim>, a.tile_count * (kTileRows / Keys::kKeys), a.kv_heads, Keys::kBytes,
+                         stream, a);
+}
+
+bool in_chunks(const HeadRows<BFloat16>& rows) {
+  return reinterpret_cast<std::uintptr_t>(rows.data) % (kChunk * sizeof(BFloat16)) == 0 &&
+         rows.token_stride % kChunk == 0 && rows.head_stride % kChunk == 0;
+}
+
+}  // namespace
+}  // namespace mma
+
+bool fits_tensor_cores(const AttentionArguments<BFloat16>& a) {
+  return a.head_dim % 16 == 0 && a.head_dim <= kMaxHeadDim && a.scale > 0.0f && mma::in_chunks(a.q) &&
+         mma::in_chunks(a.k) && mma::in_chunks(a.v) && mma::in_chunks({a.out, 0, 0}) &&
+         mma::in_chunks({a.out_grad, 0, 0});
+}
+
+void attend_on_tensor_cores(const AttentionArguments<BFloat16>& arguments, void* stream) {
+  const mma::Arguments a = mma::with_exponents(arguments);
+  if (a.head_dim <= 64) {
+    mma::run_forward<64>(a, stream);
+  } else if (a.head_dim <= 128) {
+    mma::run_forward<128>(a, stream);
+  } else {
+    mma::run_forward<256>(a, stream);
+  }
+}
+
+void attend_backward_on_tensor_cores(const AttentionArguments<BFloat16>& arguments, void* stream) {
+  const mma::Arguments a = mma::with_exponents(arguments);
+  if (a.head_dim <= 64) {
+    mma::run_backward<64>(a, stream);
+  } else if (a.head_dim <= 128) {
+    mma::run_backward<128>(a, stream);
+  } else {
+    mma::run_backward<256>(a, stream);
+  }
+}
+
+}  // namespace sao::ops::cuda
