@@ -2,8 +2,8 @@
 // As much of CUDA as libsao's kernels use, on the CPU, so that their sources are tested where there is no GPU: include
 // this, then the .cu files. A block's threads are fibers of one operating-system thread; they take turns at barriers
 // and warp exchanges, in ascending or descending order, and shared memory is full of NaNs when a block starts: most
-// barriers that are missing, and memory that is read before it is written, show up as wrong results. So does memory that
-// a copy is still on its way to: NaNs when the copy starts, the data when its thread waits for it.
+// barriers that are missing, and memory that is read before it is written, show up as wrong results. So does memory
+// that a copy is still on its way to: NaNs when the copy starts, the data when its thread waits for it.
 #pragma once
 
 #include <ucontext.h>

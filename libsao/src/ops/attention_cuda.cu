@@ -11,7 +11,7 @@
 namespace sao::ops::cuda {
 namespace {
 
-constexpr int kSide = 16;  // threads a side of the block
+constexpr int kSide = 16;       // threads a side of the block
 constexpr int kQueryRows = 32;  // of queries, in a block
 static_assert(kThreads == kSide * kSide);
 
@@ -150,7 +150,7 @@ template <class T, int kDim>
 __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
   constexpr int kRows = kQueryRows / kSide, kKeys = kQueryRows, kColumns = kKeys / kSide;
   float* queries = reinterpret_cast<float*>(dynamic_shared);  // [32][D]
-  float* others = queries + kQueryRows * kStride<kDim>;      // [32][D]: keys, then values
+  float* others = queries + kQueryRows * kStride<kDim>;       // [32][D]: keys, then values
   float* weights = others + kKeys * kStride<kDim>;  // [32][33]; a row is written and read by the same half warp
   const AttentionTile tile = part_of_tiles<kQueryRows>(a.tiles, a.tile_count, blockIdx.x);
   if (tile.first >= tile.length) return;
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
   const T* values = head_rows(a.v, tile.begin, kv_head);
 
   load_tile<kQueryRows, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
-                               head_dim, a.four);
+                              head_dim, a.four);
   Sums<kRows, kDim> out;
   out.clear();
   float top[kRows], total[kRows];
@@ -255,8 +255,8 @@ template <class T, int kDim>
 __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
   constexpr int kRows = kQueryRows / kSide, kKeys = kStreamedRows<kDim>, kColumns = kKeys / kSide;
   float* queries = reinterpret_cast<float*>(dynamic_shared);  // [32][D]
-  float* grads = queries + kQueryRows * kStride<kDim>;       // [32][D]: the output's gradient
-  float* others = grads + kQueryRows * kStride<kDim>;        // [keys][D]: values, then keys
+  float* grads = queries + kQueryRows * kStride<kDim>;        // [32][D]: the output's gradient
+  float* others = grads + kQueryRows * kStride<kDim>;         // [keys][D]: values, then keys
   float* score_grads = others + kKeys * kStride<kDim>;        // [32][keys + 1]; written and read by the same half warp
   const AttentionTile tile = part_of_tiles<kQueryRows>(a.tiles, a.tile_count, blockIdx.x);
   if (tile.first >= tile.length) return;
@@ -267,9 +267,9 @@ __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
   const HeadRows<T> dense = a.out_grad_rows();
 
   load_tile<kQueryRows, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
-                               head_dim, a.four);
+                              head_dim, a.four);
   load_tile<kQueryRows, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, tile.first, tile.length,
-                               head_dim, a.four);
+                              head_dim, a.four);
   Sums<kRows, kDim> q_grad;
   q_grad.clear();
   float log_sum_exp[kRows], delta[kRows];

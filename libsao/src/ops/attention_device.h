@@ -21,9 +21,7 @@ struct AttentionArguments : PackedAttention<T> {
     return this->window > 0 && this->window < length - last_key ? last_key + static_cast<int>(this->window) : length;
   }
   __device__ int kv_head_of(int head) const { return head / static_cast<int>(this->heads / this->kv_heads); }
-  __device__ HeadRows<T> out_grad_rows() const {
-    return {out_grad, this->heads * this->head_dim, this->head_dim};
-  }
+  __device__ HeadRows<T> out_grad_rows() const { return {out_grad, this->heads * this->head_dim, this->head_dim}; }
 };
 
 template <class T>

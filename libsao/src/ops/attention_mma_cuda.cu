@@ -4,8 +4,8 @@
 // the last product is computed; sums, softmax and what is kept between products are float32, the products' factors
 // bfloat16. Unlike there, backward has one kernel for the queries' gradient and one for the keys' and values', each
 // computing the scores again: no atomic additions, so the same bits every time.
-// In registers, element e of block n of a group of 16 rows is row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) + e % 2.
-// In shared memory the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts. 99 KB do everywhere.
+// In registers, element e of block n of a group of 16 rows is row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) + e
+// % 2. In shared memory the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts. 99 KB do everywhere.
 #include <type_traits>
 
 #include "ops/attention_device.h"
@@ -23,9 +23,10 @@ struct Arguments : AttentionArguments<BFloat16> {
   // Weights are 2^(exponent * score - ..), where the score is the product or, with a cap, its tanh:
   // tanh(scale / cap * product) = 1 - 2 / (1 + 2^(cap_exponent * product)).
   float exponent, cap_exponent;
+  int reach;  // a key is seen by the queries from its own position to reach - 1 after it
 
   __device__ bool sees_all(int first_query, int last_query, int first, int last_key) const {
-    return last_key <= first_query && first >= first_key(last_query);
+    return last_key <= first_query && first > last_query - reach;
   }
 };
 
@@ -46,54 +47,69 @@ struct Fragments {
     }
   }
 
-  // f(value, row, column), from the row and the column of the first.
-  template <class F>
-  __device__ void for_each(int row, int column, F&& f) {
+  // Sets to x what is left of column row + left or right of column row + right.
+  __device__ void set_outside(int left, int right, int row, int column, float x) {
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       SAO_UNROLL
-      for (int n = 0; n < kBlocks; ++n) {
+      for (int half = 0; half < 2; ++half) {
+        const int diagonal = row + 16 * g + 8 * half + lane() / 4 - column - lane() % 4 * 2;
         SAO_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          f(value[g][n][e], row + 16 * g + e / 2 * 8 + lane() / 4, column + 8 * n + lane() % 4 * 2 + e % 2);
+        for (int n = 0; n < kBlocks; ++n) {
+          SAO_UNROLL
+          for (int e = 0; e < 2; ++e) {
+            if (8 * n + e < diagonal + left || 8 * n + e > diagonal + right) value[g][n][2 * half + e] = x;
+          }
         }
       }
     }
   }
 };
 
-// Two blocks of a group as the left factor of a product.
-__device__ inline void to_left_factor(std::uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
-  a[0] = bfloat16_pair(left[0], left[1]);
-  a[1] = bfloat16_pair(left[2], left[3]);
-  a[2] = bfloat16_pair(right[0], right[1]);
-  a[3] = bfloat16_pair(right[2], right[3]);
+// Where a chunk of a row is, in numbers from the start of the tile.
+template <int kDim>
+__device__ int place_of(int row, int chunk) {
+  return row * kDim + (chunk ^ (row % 8)) * kChunk;
 }
 
-// Chunk 2 step + half of a row, for the lane that names it in load_matrices; `rows` is at a multiple of 8 rows.
-template <int kDim>
-__device__ const BFloat16* chunk_of(const BFloat16* rows, int row, int half, int step) {
-  const int place = (half ^ (row % 8)) ^ (2 * step % 8);
-  return rows + row * kDim + place * kChunk + 2 * step / 8 * 8 * kChunk;
+// From the place of chunk 0 or 1 to that of chunk 2 step or 2 step + 1 of the same row.
+__device__ inline int at_step(int place, int step) {
+  return (place ^ (2 * step % 8 * kChunk)) + 2 * step / 8 * 8 * kChunk;
 }
 
 // The left factors of a product: 16 rows a group of a tile, 16 columns a step.
 template <int kGroups, int kDim>
 struct LeftInShared {
-  const BFloat16* rows;
+  const BFloat16* tile;
+  int place;
+  __device__ LeftInShared(const BFloat16* from, int first_row)
+      : tile(from), place(computed_here(place_of<kDim>(first_row + lane() % 16, lane() / 16))) {}
   __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
-    load_matrices(a, chunk_of<kDim>(rows + 16 * g * kDim, lane() % 16, lane() / 16, step));
+    load_matrices(a, tile + at_step(place, step) + 16 * g * kDim);
   }
 };
 
-template <int kGroups, int kDim>
+template <int kGroups, int kColumns>
 struct LeftInRegisters {
-  std::uint32_t value[kGroups][kDim / 16][4];
-  __device__ explicit LeftInRegisters(const LeftInShared<kGroups, kDim>& from) {
+  std::uint32_t value[kGroups][kColumns / 16][4];
+  __device__ explicit LeftInRegisters(const LeftInShared<kGroups, kColumns>& from) {
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       SAO_UNROLL
-      for (int step = 0; step < kDim / 16; ++step) from.get(value[g][step], g, step);
+      for (int step = 0; step < kColumns / 16; ++step) from.get(value[g][step], g, step);
+    }
+  }
+  __device__ explicit LeftInRegisters(const Fragments<kGroups, kColumns>& from) {
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int step = 0; step < kColumns / 16; ++step) {
+        SAO_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const float(&block)[4] = from.value[g][2 * step + i / 2];
+          value[g][step][i] = bfloat16_pair(block[i % 2 * 2], block[i % 2 * 2 + 1]);
+        }
+      }
     }
   }
   __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
@@ -106,6 +122,7 @@ struct LeftInRegisters {
 template <int kDim, int kGroups, int kColumns, class Left>
 __device__ void multiply_by_transposed(const Left& left, const BFloat16* rows, Fragments<kGroups, kColumns>& products) {
   products.clear();
+  const int place = computed_here(place_of<kDim>(lane() / 16 * 8 + lane() % 8, lane() / 8 % 2));
   SAO_UNROLL
   for (int step = 0; step < kDim / 16; ++step) {
     std::uint32_t a[kGroups][4];
@@ -114,7 +131,7 @@ __device__ void multiply_by_transposed(const Left& left, const BFloat16* rows, F
     SAO_UNROLL
     for (int n = 0; n < kColumns / 8; n += 2) {
       std::uint32_t b[4];
-      load_matrices(b, chunk_of<kDim>(rows + 8 * n * kDim, lane() / 16 * 8 + lane() % 8, lane() / 8 % 2, step));
+      load_matrices(b, rows + at_step(place, step) + 8 * n * kDim);
       SAO_UNROLL
       for (int g = 0; g < kGroups; ++g) {
         multiply_add(products.value[g][n], a[g], b[0], b[1]);
@@ -124,19 +141,20 @@ __device__ void multiply_by_transposed(const Left& left, const BFloat16* rows, F
   }
 }
 
-// sums += weights . rows
+// sums += left . rows
 template <int kGroups, int kInner, int kDim>
-__device__ void add_product(const Fragments<kGroups, kInner>& weights, const BFloat16* rows,
+__device__ void add_product(const LeftInRegisters<kGroups, kInner>& left, const BFloat16* rows,
                             Fragments<kGroups, kDim>& sums) {
+  const int place = computed_here(place_of<kDim>(lane() % 16, lane() / 16));
   SAO_UNROLL
   for (int step = 0; step < kInner / 16; ++step) {
     std::uint32_t a[kGroups][4];
     SAO_UNROLL
-    for (int g = 0; g < kGroups; ++g) to_left_factor(a[g], weights.value[g][2 * step], weights.value[g][2 * step + 1]);
+    for (int g = 0; g < kGroups; ++g) left.get(a[g], g, step);
     SAO_UNROLL
     for (int n = 0; n < kDim / 8; n += 2) {
       std::uint32_t b[4];
-      load_matrices_transposed(b, chunk_of<kDim>(rows + 16 * step * kDim, lane() % 16, lane() / 16, n / 2));
+      load_matrices_transposed(b, rows + at_step(place, n / 2) + 16 * step * kDim);
       SAO_UNROLL
       for (int g = 0; g < kGroups; ++g) {
         multiply_add(sums.value[g][n], a[g], b[0], b[1]);
@@ -149,17 +167,17 @@ __device__ void add_product(const Fragments<kGroups, kInner>& weights, const BFl
 // Starts to copy rows first .. first + kRows - 1 of one head; those from `end` on, and columns from head_dim on, are
 // zero.
 template <int kRows, int kDim, int kBlockThreads>
-__device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
+__device__ void copy_tile(int thread, BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
                           int head_dim) {
   constexpr int kChunks = kDim / kChunk, kStep = kBlockThreads / kChunks;
   static_assert(kRows % kStep == 0);
-  const int chunk = static_cast<int>(threadIdx.x) % kChunks, row0 = static_cast<int>(threadIdx.x) / kChunks;
+  const int chunk = thread % kChunks, row0 = thread / kChunks;
   const BFloat16* from = rows + (first + row0) * row_stride + chunk * kChunk;
   SAO_UNROLL
   for (int i = 0; i < kRows; i += kStep) {
     const int row = row0 + i;
     const bool inside = first + row < end && chunk * kChunk < head_dim;
-    start_copy<16>(tile + row * kDim + (chunk ^ (row % 8)) * kChunk, inside ? from : rows, inside);
+    start_copy<16>(tile + place_of<kDim>(row, chunk), from, inside);
     from += kStep * row_stride;
   }
 }
@@ -168,9 +186,17 @@ __device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row
 template <int kGroups, int kColumns>
 __device__ void apply_softcap(const Arguments& a, Fragments<kGroups, kColumns>& products) {
   if (a.cap_exponent == 0.0f) return;
-  products.for_each(0, 0, [&](float& x, int, int) {
-    x = fmaf(-2.0f, fast_reciprocal(1.0f + fast_exp2(x * a.cap_exponent)), 1.0f);
-  });
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int n = 0; n < kColumns / 8; ++n) {
+      SAO_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        float& x = products.value[g][n][e];
+        x = fmaf(-2.0f, fast_reciprocal(1.0f + fast_exp2(x * a.cap_exponent)), 1.0f);
+      }
+    }
+  }
 }
 
 // The softmax's weight of a key, and its derivative with respect to the product, less the scale.
@@ -231,6 +257,7 @@ template <int kDim>
 __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Arguments a) {
   using Shape = OfQueries<kDim>;
   constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeysForward;
+  using Left = LeftInShared<kGroups, kDim>;
   BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
   BFloat16* keys = queries + kQueries * kDim;
   BFloat16* values = keys + kKeys * kDim;
@@ -241,12 +268,12 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Argume
   const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
   const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
   const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * Shape::kRows;
-  const LeftInShared<kGroups, kDim> left{queries + warp() * Shape::kRows * kDim};
 
+  const int thread = static_cast<int>(threadIdx.x);
   int first = a.first_key(tile.first) / kKeys * kKeys;
-  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
-                                             tile.length, head_dim);
-  copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(thread, queries, head_rows(a.q, tile.begin, head), a.q.token_stride,
+                                             tile.first, tile.length, head_dim);
+  copy_tile<kKeys, kDim, Shape::kThreads>(thread, keys, k, a.k.token_stride, first, end, head_dim);
   Fragments<kGroups, kDim> out;
   out.clear();
   float top[kGroups][2], total[kGroups][2];
@@ -258,14 +285,12 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Argume
   for (; first < end; first += kKeys) {
     wait_for_copies();
     __syncthreads();  // the keys are here; the last values have been read
-    copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(thread, values, v, a.v.token_stride, first, end, head_dim);
     Fragments<kGroups, kKeys> score;
-    multiply_by_transposed<kDim>(left, keys, score);
+    multiply_by_transposed<kDim>(Left(queries, warp() * Shape::kRows), keys, score);
     apply_softcap(a, score);
     if (!a.sees_all(query0, query0 + Shape::kRows - 1, first, first + kKeys - 1)) {
-      score.for_each(query0, first, [&](float& x, int query, int key) {
-        if (!a.sees(query, key)) x = -kInfinity;
-      });
+      score.set_outside(1 - a.reach, 0, query0, first, -kInfinity);
     }
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
@@ -297,11 +322,12 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Argume
         }
       }
     }
+    const LeftInRegisters<kGroups, kKeys> weights(score);
     wait_for_copies();
     __syncthreads();  // the values are here; the keys have been read
     if (first + kKeys < end)
-      copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first + kKeys, end, head_dim);
-    add_product(score, values, out);
+      copy_tile<kKeys, kDim, Shape::kThreads>(thread, keys, k, a.k.token_stride, first + kKeys, end, head_dim);
+    add_product(weights, values, out);
   }
   float factors[kGroups][2];
   SAO_UNROLL
@@ -323,6 +349,7 @@ template <int kDim>
 __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Arguments a) {
   using Shape = OfQueries<kDim>;
   constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeysBackward;
+  using Left = LeftInShared<kGroups, kDim>;
   BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
   BFloat16* grads = queries + kQueries * kDim;  // the output's gradient
   BFloat16* keys = grads + kQueries * kDim;
@@ -335,15 +362,14 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
   const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
   const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * Shape::kRows;
-  const LeftInShared<kGroups, kDim> left_queries{queries + warp() * Shape::kRows * kDim};
-  const LeftInShared<kGroups, kDim> left_grads{grads + warp() * Shape::kRows * kDim};
 
+  const int thread = static_cast<int>(threadIdx.x);
   int first = a.first_key(tile.first) / kKeys * kKeys;
-  copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
+  copy_tile<kQueries, kDim, Shape::kThreads>(thread, grads, head_rows(out_grad, tile.begin, head),
+                                             out_grad.token_stride, tile.first, tile.length, head_dim);
+  copy_tile<kKeys, kDim, Shape::kThreads>(thread, values, v, a.v.token_stride, first, end, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(thread, queries, head_rows(a.q, tile.begin, head), a.q.token_stride,
                                              tile.first, tile.length, head_dim);
-  copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
-  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
-                                             tile.length, head_dim);
   Fragments<kGroups, kDim> q_grad;
   q_grad.clear();
   float log2_sum[kGroups][2], delta[kGroups][2], factors[kGroups][2];
@@ -361,14 +387,14 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   for (; first < end; first += kKeys) {
     wait_for_copies();
     __syncthreads();  // the values are here; the last keys have been read
-    copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(thread, keys, k, a.k.token_stride, first, end, head_dim);
     Fragments<kGroups, kKeys> weight_grad, score;
-    multiply_by_transposed<kDim>(left_grads, values, weight_grad);
+    multiply_by_transposed<kDim>(Left(grads, warp() * Shape::kRows), values, weight_grad);
     wait_for_copies();
     __syncthreads();  // the keys are here; the values have been read
     if (first + kKeys < end)
-      copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first + kKeys, end, head_dim);
-    multiply_by_transposed<kDim>(left_queries, keys, score);
+      copy_tile<kKeys, kDim, Shape::kThreads>(thread, values, v, a.v.token_stride, first + kKeys, end, head_dim);
+    multiply_by_transposed<kDim>(Left(queries, warp() * Shape::kRows), keys, score);
     apply_softcap(a, score);
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
@@ -382,18 +408,16 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
       }
     }
     if (!a.sees_all(query0, query0 + Shape::kRows - 1, first, first + kKeys - 1)) {
-      score.for_each(query0, first, [&](float& x, int query, int key) {
-        if (!a.sees(query, key)) x = 0.0f;
-      });
+      score.set_outside(1 - a.reach, 0, query0, first, 0.0f);
     }
-    add_product(score, keys, q_grad);
+    add_product(LeftInRegisters<kGroups, kKeys>(score), keys, q_grad);
   }
   write_rows(q_grad, factors, a.q_grad + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end,
              head_dim);
 }
 
-// One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair of
-// warps has the same keys: one computes the weights and sums the values' gradient, the other computes the weights'
+// One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair
+// of warps has the same keys: one computes the weights and sums the values' gradient, the other computes the weights'
 // gradients, gets the slopes from the first, and sums the keys' gradient.
 template <int kDim>
 __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Arguments a) {
@@ -404,9 +428,8 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   // Two stages: [queries][D] of Q and of the output's gradient, [queries] of log_sum_exp and of delta.
   float4* slopes = reinterpret_cast<float4*>(shared + 2 * Shape::kStageBytes);  // [pair][group][block][lane]
-  BFloat16* keys = reinterpret_cast<BFloat16*>(Shape::kInRegisters ? shared
-                                                                   : shared + 2 * Shape::kStageBytes +
-                                                                         Shape::kSlopeBytes);
+  BFloat16* keys =
+      reinterpret_cast<BFloat16*>(Shape::kInRegisters ? shared : shared + 2 * Shape::kStageBytes + Shape::kSlopeBytes);
   BFloat16* values = keys + kKeys * kDim;
   const AttentionTile tile = part_of_tiles<kKeys, true>(a.tiles, a.tile_count, blockIdx.x);
   if (tile.first >= tile.length) return;
@@ -416,31 +439,33 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   const bool of_values = warp() < Shape::kPairs;
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
 
-  copy_tile<kKeys, kDim, kThreads>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length,
-                                   head_dim);
-  copy_tile<kKeys, kDim, kThreads>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length,
-                                   head_dim);
+  const int thread = static_cast<int>(threadIdx.x);
+  copy_tile<kKeys, kDim, kThreads>(thread, keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first,
+                                   tile.length, head_dim);
+  copy_tile<kKeys, kDim, kThreads>(thread, values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first,
+                                   tile.length, head_dim);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
     __syncthreads();
   }
-  const Left left(LeftInShared<kGroups, kDim>{(of_values ? keys : values) + pair * kRows * kDim});
+  const Left left = Left(LeftInShared<kGroups, kDim>(of_values ? keys : values, pair * kRows));
   if constexpr (Shape::kInRegisters) __syncthreads();  // the stages are free
 
   const int group = static_cast<int>(a.heads / a.kv_heads), last_head = (kv_head + 1) * group - 1;
   const auto copy_stage = [&](int stage, int head, int query0) {
     unsigned char* to = shared + stage * Shape::kStageBytes;
-    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to), head_rows(a.q, tile.begin, head),
-                                        a.q.token_stride, query0, tile.length, head_dim);
-    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to + Shape::kTileBytes),
+    copy_tile<kQueries, kDim, kThreads>(computed_here(thread), reinterpret_cast<BFloat16*>(to),
+                                        head_rows(a.q, tile.begin, head), a.q.token_stride, query0, tile.length,
+                                        head_dim);
+    copy_tile<kQueries, kDim, kThreads>(computed_here(thread), reinterpret_cast<BFloat16*>(to + Shape::kTileBytes),
                                         head_rows(out_grad, tile.begin, head), out_grad.token_stride, query0,
                                         tile.length, head_dim);
-    const int thread = static_cast<int>(threadIdx.x), query = query0 + thread % kQueries;
+    const int query = query0 + thread % kQueries;
     if (thread < 2 * kQueries) {
       const float* sums = thread < kQueries ? a.log_sum_exp : a.delta;
       const bool inside = query < tile.length;
-      start_copy<4>(reinterpret_cast<float*>(to + 2 * Shape::kTileBytes) + thread,
-                    inside ? sums + row_of(a, tile, query, head) : sums, inside);
+      start_copy<4>(reinterpret_cast<float*>(to + 2 * Shape::kTileBytes) + thread, sums + row_of(a, tile, query, head),
+                    inside);
     }
   };
   Fragments<kGroups, kDim> sums;
@@ -499,23 +524,22 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
       }
     }
     if (!a.sees_all(this_query0, this_query0 + kQueries - 1, key0, key0 + kRows - 1)) {
-      weights.for_each(key0, this_query0, [&](float& x, int key, int query) {
-        if (!a.sees(query, key)) x = 0.0f;
-      });
+      weights.set_outside(0, a.reach - 1, key0, this_query0, 0.0f);
     }
-    add_product(weights, of_values ? grads : queries, sums);
+    add_product(LeftInRegisters<kGroups, kQueries>(weights), of_values ? grads : queries, sums);
   }
   float factors[kGroups][2];
   SAO_UNROLL
   for (int g = 0; g < kGroups; ++g) factors[g][0] = factors[g][1] = of_values ? 1.0f : a.scale;
-  write_rows(sums, factors,
-             (of_values ? a.v_grad : a.k_grad) + (tile.begin * a.kv_heads + kv_head) * head_dim,
+  write_rows(sums, factors, (of_values ? a.v_grad : a.k_grad) + (tile.begin * a.kv_heads + kv_head) * head_dim,
              a.kv_heads * head_dim, key0, tile.length, head_dim);
 }
 
 Arguments with_exponents(const AttentionArguments<BFloat16>& arguments) {
   Arguments a{};
   static_cast<AttentionArguments<BFloat16>&>(a) = arguments;
+  constexpr std::int64_t kFar = std::int64_t{1} << 30;
+  a.reach = static_cast<int>(a.window > 0 ? min(a.window, kFar) : kFar);
   a.exponent = (a.softcap > 0.0f ? a.softcap : a.scale) * kLog2OfE;
   a.cap_exponent = a.softcap > 0.0f ? 2.0f * kLog2OfE * a.scale / a.softcap : 0.0f;
   return a;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensor cores, and copies to shared memory that run beside the arithmetic, of sm_80 and later; for .cu files only. The
-// PTX instructions are here, tests/support/cuda_emulation.h has the same functions. Fragments are as the PTX manual lays
-// them out: lane l holds of A [16][16] the pairs of columns 2 (l % 4) of rows l / 4 and l / 4 + 8, then the same of the
-// columns from 8 on; of B [16][8] the pairs of rows 2 (l % 4), and from 8 on, of column l / 4; of D [16][8] the pairs of
-// columns 2 (l % 4) of rows l / 4 and l / 4 + 8.
+// PTX instructions are here, tests/support/cuda_emulation.h has the same functions. Fragments are as the PTX manual
+// lays them out: lane l holds of A [16][16] the pairs of columns 2 (l % 4) of rows l / 4 and l / 4 + 8, then the same
+// of the columns from 8 on; of B [16][8] the pairs of rows 2 (l % 4), and from 8 on, of column l / 4; of D [16][8] the
+// pairs of columns 2 (l % 4) of rows l / 4 and l / 4 + 8.
 #pragma once
 
 #include "ops/cuda_device.h"
@@ -77,7 +77,16 @@ __device__ inline std::uint32_t bfloat16_pair(float low, float high) {
   return pair;
 }
 
+/// x, with which nothing is computed ahead of here: where a loop's registers are better used than by what its steps
+/// have in common.
+__device__ inline int computed_here(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 #else
+
+inline int computed_here(int x) { return x; }
 
 inline std::uint32_t bfloat16_pair(float low, float high) {
   return from_float<BFloat16>(low).bits | static_cast<std::uint32_t>(from_float<BFloat16>(high).bits) << 16;
