@@ -68,31 +68,48 @@ struct Fragments {
 
 // Where a chunk of a row is, in numbers from the start of the tile.
 template <int kDim>
-__device__ int place_of(int row, int chunk) {
+__device__ unsigned place_of(unsigned row, unsigned chunk) {
   return row * kDim + (chunk ^ (row % 8)) * kChunk;
 }
 
 // From the place of chunk 0 or 1 to that of chunk 2 step or 2 step + 1 of the same row.
-__device__ inline int at_step(int place, int step) {
-  return (place ^ (2 * step % 8 * kChunk)) + 2 * step / 8 * 8 * kChunk;
+__device__ inline unsigned at_step(unsigned place, int step) {
+  return (place ^ static_cast<unsigned>(2 * step % 8 * kChunk)) + static_cast<unsigned>(2 * step / 8 * 8 * kChunk);
+}
+
+// What a lane names in load_matrices to get 16 rows and 16 columns: as a left factor, or as a right one that is
+// transposed then; and as a right factor that is transposed already.
+template <int kDim>
+__device__ unsigned place_of_rows() {
+  const unsigned l = computed_here(threadIdx.x) % 32;
+  return place_of<kDim>(l % 16, l / 16);
+}
+template <int kDim>
+__device__ unsigned place_of_columns() {
+  const unsigned l = computed_here(threadIdx.x) % 32;
+  return place_of<kDim>(l / 16 * 8 + l % 8, l / 8 % 2);
 }
 
 // The left factors of a product: 16 rows a group of a tile, 16 columns a step.
 template <int kGroups, int kDim>
 struct LeftInShared {
   const BFloat16* tile;
-  int place;
-  __device__ LeftInShared(const BFloat16* from, int first_row)
-      : tile(from), place(computed_here(place_of<kDim>(first_row + lane() % 16, lane() / 16))) {}
-  __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
-    load_matrices(a, tile + at_step(place, step) + 16 * g * kDim);
-  }
+  int first_row;
+  struct Here {
+    const BFloat16* rows;
+    unsigned place;
+    __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
+      load_matrices(a, rows + at_step(place, step) + 16 * g * kDim);
+    }
+  };
+  __device__ Here here() const { return {tile + first_row * kDim, place_of_rows<kDim>()}; }
 };
 
 template <int kGroups, int kColumns>
 struct LeftInRegisters {
   std::uint32_t value[kGroups][kColumns / 16][4];
-  __device__ explicit LeftInRegisters(const LeftInShared<kGroups, kColumns>& from) {
+  __device__ explicit LeftInRegisters(const LeftInShared<kGroups, kColumns>& shared) {
+    const auto from = shared.here();
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       SAO_UNROLL
@@ -112,6 +129,7 @@ struct LeftInRegisters {
       }
     }
   }
+  __device__ const LeftInRegisters& here() const { return *this; }
   __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
     SAO_UNROLL
     for (int i = 0; i < 4; ++i) a[i] = value[g][step][i];
@@ -120,9 +138,11 @@ struct LeftInRegisters {
 
 // products = left . rows^T
 template <int kDim, int kGroups, int kColumns, class Left>
-__device__ void multiply_by_transposed(const Left& left, const BFloat16* rows, Fragments<kGroups, kColumns>& products) {
+__device__ void multiply_by_transposed(const Left& left_factor, const BFloat16* rows,
+                                       Fragments<kGroups, kColumns>& products) {
+  const auto& left = left_factor.here();
   products.clear();
-  const int place = computed_here(place_of<kDim>(lane() / 16 * 8 + lane() % 8, lane() / 8 % 2));
+  const unsigned place = place_of_columns<kDim>();
   SAO_UNROLL
   for (int step = 0; step < kDim / 16; ++step) {
     std::uint32_t a[kGroups][4];
@@ -145,7 +165,7 @@ __device__ void multiply_by_transposed(const Left& left, const BFloat16* rows, F
 template <int kGroups, int kInner, int kDim>
 __device__ void add_product(const LeftInRegisters<kGroups, kInner>& left, const BFloat16* rows,
                             Fragments<kGroups, kDim>& sums) {
-  const int place = computed_here(place_of<kDim>(lane() % 16, lane() / 16));
+  const unsigned place = place_of_rows<kDim>();
   SAO_UNROLL
   for (int step = 0; step < kInner / 16; ++step) {
     std::uint32_t a[kGroups][4];
@@ -167,17 +187,17 @@ __device__ void add_product(const LeftInRegisters<kGroups, kInner>& left, const 
 // Starts to copy rows first .. first + kRows - 1 of one head; those from `end` on, and columns from head_dim on, are
 // zero.
 template <int kRows, int kDim, int kBlockThreads>
-__device__ void copy_tile(int thread, BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
+__device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
                           int head_dim) {
   constexpr int kChunks = kDim / kChunk, kStep = kBlockThreads / kChunks;
-  static_assert(kRows % kStep == 0);
-  const int chunk = thread % kChunks, row0 = thread / kChunks;
+  static_assert(kRows % kStep == 0 && (kStep % 8 == 0 || 8 % kStep == 0));
+  const unsigned thread = computed_here(threadIdx.x), place = place_of<kDim>(thread / kChunks, thread % kChunks);
+  const int chunk = static_cast<int>(thread % kChunks), row0 = static_cast<int>(thread / kChunks);
+  const int rows_left = chunk * kChunk < head_dim ? end - first - row0 : 0;
   const BFloat16* from = rows + (first + row0) * row_stride + chunk * kChunk;
   SAO_UNROLL
   for (int i = 0; i < kRows; i += kStep) {
-    const int row = row0 + i;
-    const bool inside = first + row < end && chunk * kChunk < head_dim;
-    start_copy<16>(tile + place_of<kDim>(row, chunk), from, inside);
+    start_copy<16>(tile + (place ^ static_cast<unsigned>(i % 8 * kChunk)) + i * kDim, from, i < rows_left);
     from += kStep * row_stride;
   }
 }
@@ -228,14 +248,27 @@ __device__ void write_rows(Fragments<kGroups, kDim>& sums, const float (&factors
   }
 }
 
-// The shapes of the tiles: as many rows a warp as its registers hold.
+// The shapes of the tiles: as many rows a warp as its registers hold, and for the widest heads the queries too. All but
+// one of the copies of a stage's keys and values run while the stage before is computed.
+template <int kDim>
+struct Forward {
+  static constexpr bool kInRegisters = kDim > 128;  // the queries
+  static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kQueries = 128;
+  static constexpr int kThreads = kQueries / kRows * 32, kKeys = kDim <= 64 ? 64 : kDim <= 128 ? 48 : 32;
+  static constexpr std::size_t kQueryBytes = sizeof(BFloat16) * kDim * kQueries;
+  static constexpr std::size_t kStageBytes = sizeof(BFloat16) * kDim * 2 * kKeys;
+  // Where the stages are: one takes the place of queries that have gone to registers.
+  static constexpr std::size_t kStage0 = kQueryBytes, kStage1 = kInRegisters ? 0 : kQueryBytes + kStageBytes;
+  static constexpr std::size_t kBytes = kQueryBytes + (kInRegisters ? 1 : 2) * kStageBytes;
+  static_assert(kBytes <= kSharedBytes && kStageBytes <= kQueryBytes);
+};
+
 template <int kDim>
 struct OfQueries {
   static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kWarps = 4, kThreads = 32 * kWarps;
-  static constexpr int kQueries = kWarps * kRows, kKeysForward = 64, kKeysBackward = 32;
-  static constexpr std::size_t kForwardBytes = sizeof(BFloat16) * kDim * (kQueries + 2 * kKeysForward);
-  static constexpr std::size_t kBackwardBytes = sizeof(BFloat16) * kDim * (2 * kQueries + 2 * kKeysBackward);
-  static_assert(kForwardBytes <= kSharedBytes && kBackwardBytes <= kSharedBytes);
+  static constexpr int kQueries = kWarps * kRows, kKeys = 32;
+  static constexpr std::size_t kBytes = sizeof(BFloat16) * kDim * 2 * (kQueries + kKeys);
+  static_assert(kBytes <= kSharedBytes);
 };
 
 // Half of the warps sum the values' gradients, the others the keys': each has its side of the scores, K or V.
@@ -254,26 +287,37 @@ struct OfKeys {
 
 // One block: one tile of queries of one head.
 template <int kDim>
-__global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Arguments a) {
-  using Shape = OfQueries<kDim>;
-  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeysForward;
-  using Left = LeftInShared<kGroups, kDim>;
-  BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
-  BFloat16* keys = queries + kQueries * kDim;
-  BFloat16* values = keys + kKeys * kDim;
+__global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Arguments a) {
+  using Shape = Forward<kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
+  using Left = std::conditional_t<Shape::kInRegisters, LeftInRegisters<kGroups, kDim>, LeftInShared<kGroups, kDim>>;
+  unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
+  BFloat16* queries = reinterpret_cast<BFloat16*>(shared);
   const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim);
   const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
   const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
-  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * Shape::kRows;
+  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
 
-  const int thread = static_cast<int>(threadIdx.x);
+  const auto stage_of = [&](int stage) {  // [keys][D] of K and of V
+    return reinterpret_cast<BFloat16*>(shared + (stage == 0 ? Shape::kStage0 : Shape::kStage1));
+  };
+  const auto copy_stage = [&](int stage, int first) {
+    BFloat16* to = stage_of(stage);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
+  };
   int first = a.first_key(tile.first) / kKeys * kKeys;
-  copy_tile<kQueries, kDim, Shape::kThreads>(thread, queries, head_rows(a.q, tile.begin, head), a.q.token_stride,
-                                             tile.first, tile.length, head_dim);
-  copy_tile<kKeys, kDim, Shape::kThreads>(thread, keys, k, a.k.token_stride, first, end, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
+                                             tile.length, head_dim);
+  copy_stage(0, first);
+  if constexpr (Shape::kInRegisters) {
+    wait_for_copies();
+    __syncthreads();
+  }
+  const Left left = Left(LeftInShared<kGroups, kDim>{queries, warp() * kRows});
   Fragments<kGroups, kDim> out;
   out.clear();
   float top[kGroups][2], total[kGroups][2];
@@ -282,14 +326,17 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Argume
     top[g][0] = top[g][1] = -kInfinity;
     total[g][0] = total[g][1] = 0.0f;
   }
-  for (; first < end; first += kKeys) {
+  for (int stage = 0; first < end; first += kKeys, stage ^= 1) {
     wait_for_copies();
-    __syncthreads();  // the keys are here; the last values have been read
-    copy_tile<kKeys, kDim, Shape::kThreads>(thread, values, v, a.v.token_stride, first, end, head_dim);
+    __syncthreads();  // this stage is here; the other has been read
+    if (first + kKeys < end) copy_stage(stage ^ 1, first + kKeys);
+    // Of a tile on the diagonal, and of the last of a sequence, not every warp has something to see.
+    if (query0 >= end || first >= query0 + kRows || first + kKeys <= query0 - a.reach + 1) continue;
+    const BFloat16* keys = stage_of(stage);
     Fragments<kGroups, kKeys> score;
-    multiply_by_transposed<kDim>(Left(queries, warp() * Shape::kRows), keys, score);
+    multiply_by_transposed<kDim>(left, keys, score);
     apply_softcap(a, score);
-    if (!a.sees_all(query0, query0 + Shape::kRows - 1, first, first + kKeys - 1)) {
+    if (!a.sees_all(query0, query0 + kRows - 1, first, first + kKeys - 1)) {
       score.set_outside(1 - a.reach, 0, query0, first, -kInfinity);
     }
     SAO_UNROLL
@@ -322,12 +369,7 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Argume
         }
       }
     }
-    const LeftInRegisters<kGroups, kKeys> weights(score);
-    wait_for_copies();
-    __syncthreads();  // the values are here; the keys have been read
-    if (first + kKeys < end)
-      copy_tile<kKeys, kDim, Shape::kThreads>(thread, keys, k, a.k.token_stride, first + kKeys, end, head_dim);
-    add_product(weights, values, out);
+    add_product(LeftInRegisters<kGroups, kKeys>(score), keys + kKeys * kDim, out);
   }
   float factors[kGroups][2];
   SAO_UNROLL
@@ -348,8 +390,7 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) attend_tiles(Argume
 template <int kDim>
 __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Arguments a) {
   using Shape = OfQueries<kDim>;
-  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeysBackward;
-  using Left = LeftInShared<kGroups, kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys;
   BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
   BFloat16* grads = queries + kQueries * kDim;  // the output's gradient
   BFloat16* keys = grads + kQueries * kDim;
@@ -363,13 +404,14 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
   const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * Shape::kRows;
 
-  const int thread = static_cast<int>(threadIdx.x);
   int first = a.first_key(tile.first) / kKeys * kKeys;
-  copy_tile<kQueries, kDim, Shape::kThreads>(thread, grads, head_rows(out_grad, tile.begin, head),
-                                             out_grad.token_stride, tile.first, tile.length, head_dim);
-  copy_tile<kKeys, kDim, Shape::kThreads>(thread, values, v, a.v.token_stride, first, end, head_dim);
-  copy_tile<kQueries, kDim, Shape::kThreads>(thread, queries, head_rows(a.q, tile.begin, head), a.q.token_stride,
+  copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
                                              tile.first, tile.length, head_dim);
+  copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
+                                             tile.length, head_dim);
+  const LeftInShared<kGroups, kDim> left_queries{queries, warp() * Shape::kRows};
+  const LeftInShared<kGroups, kDim> left_grads{grads, warp() * Shape::kRows};
   Fragments<kGroups, kDim> q_grad;
   q_grad.clear();
   float log2_sum[kGroups][2], delta[kGroups][2], factors[kGroups][2];
@@ -387,14 +429,14 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   for (; first < end; first += kKeys) {
     wait_for_copies();
     __syncthreads();  // the values are here; the last keys have been read
-    copy_tile<kKeys, kDim, Shape::kThreads>(thread, keys, k, a.k.token_stride, first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
     Fragments<kGroups, kKeys> weight_grad, score;
-    multiply_by_transposed<kDim>(Left(grads, warp() * Shape::kRows), values, weight_grad);
+    multiply_by_transposed<kDim>(left_grads, values, weight_grad);
     wait_for_copies();
     __syncthreads();  // the keys are here; the values have been read
     if (first + kKeys < end)
-      copy_tile<kKeys, kDim, Shape::kThreads>(thread, values, v, a.v.token_stride, first + kKeys, end, head_dim);
-    multiply_by_transposed<kDim>(Left(queries, warp() * Shape::kRows), keys, score);
+      copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first + kKeys, end, head_dim);
+    multiply_by_transposed<kDim>(left_queries, keys, score);
     apply_softcap(a, score);
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
@@ -440,24 +482,23 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
 
   const int thread = static_cast<int>(threadIdx.x);
-  copy_tile<kKeys, kDim, kThreads>(thread, keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first,
-                                   tile.length, head_dim);
-  copy_tile<kKeys, kDim, kThreads>(thread, values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first,
-                                   tile.length, head_dim);
+  copy_tile<kKeys, kDim, kThreads>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length,
+                                   head_dim);
+  copy_tile<kKeys, kDim, kThreads>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length,
+                                   head_dim);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
     __syncthreads();
   }
-  const Left left = Left(LeftInShared<kGroups, kDim>(of_values ? keys : values, pair * kRows));
+  const Left left = Left(LeftInShared<kGroups, kDim>{of_values ? keys : values, pair * kRows});
   if constexpr (Shape::kInRegisters) __syncthreads();  // the stages are free
 
   const int group = static_cast<int>(a.heads / a.kv_heads), last_head = (kv_head + 1) * group - 1;
   const auto copy_stage = [&](int stage, int head, int query0) {
     unsigned char* to = shared + stage * Shape::kStageBytes;
-    copy_tile<kQueries, kDim, kThreads>(computed_here(thread), reinterpret_cast<BFloat16*>(to),
-                                        head_rows(a.q, tile.begin, head), a.q.token_stride, query0, tile.length,
-                                        head_dim);
-    copy_tile<kQueries, kDim, kThreads>(computed_here(thread), reinterpret_cast<BFloat16*>(to + Shape::kTileBytes),
+    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to), head_rows(a.q, tile.begin, head),
+                                        a.q.token_stride, query0, tile.length, head_dim);
+    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to + Shape::kTileBytes),
                                         head_rows(out_grad, tile.begin, head), out_grad.token_stride, query0,
                                         tile.length, head_dim);
     const int query = query0 + thread % kQueries;
@@ -547,16 +588,16 @@ Arguments with_exponents(const AttentionArguments<BFloat16>& arguments) {
 
 template <int kDim>
 void run_forward(const Arguments& a, void* stream) {
-  using Shape = OfQueries<kDim>;
-  launch<Shape::kThreads>(attend_tiles<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads,
-                          Shape::kForwardBytes, stream, a);
+  using Shape = Forward<kDim>;
+  launch<Shape::kThreads>(attend_tiles<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads, Shape::kBytes,
+                          stream, a);
 }
 
 template <int kDim>
 void run_backward(const Arguments& a, void* stream) {
   using Shape = OfQueries<kDim>;
-  launch<Shape::kThreads>(backward_queries<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads,
-                          Shape::kBackwardBytes, stream, a);
+  launch<Shape::kThreads>(backward_queries<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads, Shape::kBytes,
+                          stream, a);
   using Keys = OfKeys<kDim>;
   launch<Keys::kThreads>(backward_keys<kDim>, a.tile_count * (kTileRows / Keys::kKeys), a.kv_heads, Keys::kBytes,
                          stream, a);

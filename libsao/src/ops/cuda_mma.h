@@ -79,14 +79,14 @@ __device__ inline std::uint32_t bfloat16_pair(float low, float high) {
 
 /// x, with which nothing is computed ahead of here: where a loop's registers are better used than by what its steps
 /// have in common.
-__device__ inline int computed_here(int x) {
+__device__ inline unsigned computed_here(unsigned x) {
   asm volatile("" : "+r"(x));
   return x;
 }
 
 #else
 
-inline int computed_here(int x) { return x; }
+inline unsigned computed_here(unsigned x) { return x; }
 
 inline std::uint32_t bfloat16_pair(float low, float high) {
   return from_float<BFloat16>(low).bits | static_cast<std::uint32_t>(from_float<BFloat16>(high).bits) << 16;
