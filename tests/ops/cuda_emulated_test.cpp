@@ -169,9 +169,9 @@ TEST_P(Emulated, PackedAttention) {
 // Attention of the kernels that fits_tensor_cores chooses, all of one tile and of more, and inputs with NaNs around
 // their rows.
 TEST_P(EmulatedTensorCores, PackedAttention) {
-  const std::vector<Shape> shapes = {{2, 2, 16, 0, 0.0},  {3, 1, 64, 70, 3.0},  {1, 1, 80, 65, 50.0},
-                                     {1, 1, 128, 0, 0.0}, {3, 1, 128, 33, 2.0}, {2, 1, 256, 0, 50.0},
-                                     {1, 1, 240, 64, 0.0}};
+  const std::vector<Shape> shapes = {{2, 2, 16, 0, 0.0},    {3, 1, 64, 70, 3.0},  {2, 1, 80, 65, 50.0},
+                                     {1, 1, 128, 0, 0.0},   {3, 1, 128, 33, 2.0}, {4, 2, 256, 0, 50.0},
+                                     {2, 1, 256, 100, 2.0}, {1, 1, 240, 64, 0.0}};
   const at::Tensor starts = at::tensor({0, 1, 32, 96, 161, 291}, at::kLong);  // of 1, 31, 64, 65, 130
   constexpr std::int64_t kTokens = 291, kBorder = 8;
   for (const Shape& p : shapes) {
