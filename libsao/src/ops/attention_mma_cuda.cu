@@ -278,11 +278,14 @@ struct OfKeys {
   static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kPairs = kDim <= 128 ? 2 : 4;
   static constexpr int kThreads = 64 * kPairs, kKeys = kPairs * kRows, kQueries = kDim <= 64 ? 64 : 32;
   static constexpr std::size_t kTileBytes = sizeof(BFloat16) * kDim * kQueries;
-  static constexpr std::size_t kStageBytes = 2 * kTileBytes + 2 * sizeof(float) * kQueries;
-  static constexpr std::size_t kKeyBytes = sizeof(BFloat16) * kDim * kKeys;
+  static constexpr std::size_t kSumBytes = sizeof(float) * 2 * kQueries;  // log_sum_exp and delta of each query
   static constexpr std::size_t kSlopeBytes = sizeof(float) * kKeys * kQueries;
-  static constexpr std::size_t kBytes = 2 * kStageBytes + kSlopeBytes + (kInRegisters ? 0 : 2 * kKeyBytes);
-  static_assert(kBytes <= kSharedBytes && 2 * kQueries <= kThreads && (!kInRegisters || kKeyBytes <= kStageBytes));
+  static constexpr std::size_t kKeyBytes = sizeof(BFloat16) * kDim * kKeys;
+  // Rings: of Q and of the sums three, as the keys' warps are a step behind; of the rest two.
+  static constexpr std::size_t kGrads = 3 * kTileBytes, kSlopes = kGrads + 2 * kTileBytes;
+  static constexpr std::size_t kSums = kSlopes + 2 * kSlopeBytes, kKeysAt = kSums + 3 * kSumBytes;
+  static constexpr std::size_t kBytes = kKeysAt + (kInRegisters ? 0 : 2 * kKeyBytes);
+  static_assert(kBytes <= kSharedBytes && 2 * kQueries <= kThreads && (!kInRegisters || 2 * kKeyBytes <= kKeysAt));
 };
 
 // One block: one tile of queries of one head.
@@ -459,19 +462,17 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
 }
 
 // One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair
-// of warps has the same keys: one computes the weights and sums the values' gradient, the other computes the weights'
-// gradients, gets the slopes from the first, and sums the keys' gradient.
+// of warps has the same keys. One computes the weights and sums the values' gradient; the other, with the slopes that
+// it gets from the first, computes the products' gradients and sums the keys'. It does the second half of that one step
+// later: then it never waits for the first, and multiplies while that one computes weights.
 template <int kDim>
 __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Arguments a) {
   using Shape = OfKeys<kDim>;
   constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
-  constexpr int kThreads = Shape::kThreads;
+  constexpr int kThreads = Shape::kThreads, kBlocks = kQueries / 8;
   using Left = std::conditional_t<Shape::kInRegisters, LeftInRegisters<kGroups, kDim>, LeftInShared<kGroups, kDim>>;
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
-  // Two stages: [queries][D] of Q and of the output's gradient, [queries] of log_sum_exp and of delta.
-  float4* slopes = reinterpret_cast<float4*>(shared + 2 * Shape::kStageBytes);  // [pair][group][block][lane]
-  BFloat16* keys =
-      reinterpret_cast<BFloat16*>(Shape::kInRegisters ? shared : shared + 2 * Shape::kStageBytes + Shape::kSlopeBytes);
+  BFloat16* keys = reinterpret_cast<BFloat16*>(Shape::kInRegisters ? shared : shared + Shape::kKeysAt);
   BFloat16* values = keys + kKeys * kDim;
   const AttentionTile tile = part_of_tiles<kKeys, true>(a.tiles, a.tile_count, blockIdx.x);
   if (tile.first >= tile.length) return;
@@ -481,7 +482,6 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   const bool of_values = warp() < Shape::kPairs;
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
 
-  const int thread = static_cast<int>(threadIdx.x);
   copy_tile<kKeys, kDim, kThreads>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length,
                                    head_dim);
   copy_tile<kKeys, kDim, kThreads>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length,
@@ -491,50 +491,68 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
     __syncthreads();
   }
   const Left left = Left(LeftInShared<kGroups, kDim>{of_values ? keys : values, pair * kRows});
-  if constexpr (Shape::kInRegisters) __syncthreads();  // the stages are free
+  if constexpr (Shape::kInRegisters) {
+    __syncthreads();  // the rings are free
+  }
 
-  const int group = static_cast<int>(a.heads / a.kv_heads), last_head = (kv_head + 1) * group - 1;
-  const auto copy_stage = [&](int stage, int head, int query0) {
-    unsigned char* to = shared + stage * Shape::kStageBytes;
-    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to), head_rows(a.q, tile.begin, head),
-                                        a.q.token_stride, query0, tile.length, head_dim);
-    copy_tile<kQueries, kDim, kThreads>(reinterpret_cast<BFloat16*>(to + Shape::kTileBytes),
-                                        head_rows(out_grad, tile.begin, head), out_grad.token_stride, query0,
+  const auto queries_at = [&](int third) { return reinterpret_cast<BFloat16*>(shared + third * Shape::kTileBytes); };
+  const auto grads_at = [&](int half) {
+    return reinterpret_cast<BFloat16*>(shared + Shape::kGrads + half * Shape::kTileBytes);
+  };
+  const auto sums_at = [&](int third) {
+    return reinterpret_cast<float*>(shared + Shape::kSums + third * Shape::kSumBytes);
+  };
+  const auto slopes_at = [&](int half) {  // [pair][group][block][lane]
+    return reinterpret_cast<float4*>(shared + Shape::kSlopes + half * Shape::kSlopeBytes) +
+           pair * kGroups * kBlocks * 32 + lane();
+  };
+  const auto copy_step = [&](int third, int half, int head, int query0) {
+    copy_tile<kQueries, kDim, kThreads>(queries_at(third), head_rows(a.q, tile.begin, head), a.q.token_stride, query0,
                                         tile.length, head_dim);
-    const int query = query0 + thread % kQueries;
+    copy_tile<kQueries, kDim, kThreads>(grads_at(half), head_rows(out_grad, tile.begin, head), out_grad.token_stride,
+                                        query0, tile.length, head_dim);
+    const int thread = static_cast<int>(computed_here(threadIdx.x)), query = query0 + thread % kQueries;
     if (thread < 2 * kQueries) {
       const float* sums = thread < kQueries ? a.log_sum_exp : a.delta;
-      const bool inside = query < tile.length;
-      start_copy<4>(reinterpret_cast<float*>(to + 2 * Shape::kTileBytes) + thread, sums + row_of(a, tile, query, head),
-                    inside);
+      start_copy<4>(sums_at(third) + thread, sums + row_of(a, tile, query, head), query < tile.length);
     }
   };
+  const auto hide = [&](Fragments<kGroups, kQueries>& values_of, int query0) {
+    if (!a.sees_all(query0, query0 + kQueries - 1, key0, key0 + kRows - 1))
+      values_of.set_outside(0, a.reach - 1, key0, query0, 0.0f);
+  };
+
+  const int group = static_cast<int>(a.heads / a.kv_heads);
+  int head = kv_head * group, query0 = first;  // of the step that is copied next
+  const int steps = group * ((end - first + kQueries - 1) / kQueries);
   Fragments<kGroups, kDim> sums;
   sums.clear();
-  int head = kv_head * group, query0 = first;
-  copy_stage(0, head, query0);
-  for (int stage = 0; head <= last_head; stage ^= 1) {
+  Fragments<kGroups, kQueries> weight_grads;
+  weight_grads.clear();
+  copy_step(0, 0, head, query0);
+  int this_query0 = first;
+  for (int step = 0, third = 0; step <= steps; ++step) {
     wait_for_copies();
-    __syncthreads();  // this stage is here; the other, and the slopes, have been read
-    const int this_query0 = query0;
+    __syncthreads();  // this step's copies and the last one's slopes are here; what this step replaces has been read
+    const int last_query0 = this_query0, half = step % 2, last_third = third == 0 ? 2 : third - 1;
+    const int this_third = third;
+    third = third == 2 ? 0 : third + 1;
+    this_query0 = query0;
     query0 += kQueries;
     if (query0 >= end) {
       query0 = first;
       ++head;
     }
-    if (head <= last_head) copy_stage(stage ^ 1, head, query0);
-    const BFloat16* queries = reinterpret_cast<const BFloat16*>(shared + stage * Shape::kStageBytes);
-    const BFloat16* grads = queries + kQueries * kDim;
-    const float* of_query = reinterpret_cast<const float*>(grads + kQueries * kDim) + lane() % 4 * 2;
-
-    Fragments<kGroups, kQueries> weights;  // their gradients in the second warp
-    multiply_by_transposed<kDim>(left, of_values ? queries : grads, weights);
-    float4* slope_of = slopes + pair * kGroups * (kQueries / 8) * 32 + lane();
+    if (step + 1 < steps) copy_step(third, 1 - half, head, query0);
     if (of_values) {
+      if (step == steps) break;
+      Fragments<kGroups, kQueries> weights;
+      multiply_by_transposed<kDim>(left, queries_at(this_third), weights);
       apply_softcap(a, weights);
       SAO_UNROLL
-      for (int n = 0; n < kQueries / 8; ++n) {
-        const float log2_sum[2] = {of_query[8 * n] * kLog2OfE, of_query[8 * n + 1] * kLog2OfE};
+      for (int n = 0; n < kBlocks; ++n) {
+        const float* log_sum_exp = sums_at(this_third) + 8 * n + lane() % 4 * 2;
+        const float log2_sum[2] = {log_sum_exp[0] * kLog2OfE, log_sum_exp[1] * kLog2OfE};
         SAO_UNROLL
         for (int g = 0; g < kGroups; ++g) {
           float slope[4];
@@ -544,30 +562,32 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
             weights.value[g][n][e] = w.weight;
             slope[e] = w.slope;
           }
-          slope_of[(g * (kQueries / 8) + n) * 32] = make_float4(slope[0], slope[1], slope[2], slope[3]);
+          slopes_at(half)[(g * kBlocks + n) * 32] = make_float4(slope[0], slope[1], slope[2], slope[3]);
         }
       }
-    }
-    __syncthreads();  // the slopes are here
-    if (!of_values) {
-      SAO_UNROLL
-      for (int n = 0; n < kQueries / 8; ++n) {
-        const float delta[2] = {of_query[kQueries + 8 * n], of_query[kQueries + 8 * n + 1]};
+      hide(weights, this_query0);
+      add_product(LeftInRegisters<kGroups, kQueries>(weights), grads_at(half), sums);
+    } else {
+      if (step > 0) {
         SAO_UNROLL
-        for (int g = 0; g < kGroups; ++g) {
-          const float4 slope = slope_of[(g * (kQueries / 8) + n) * 32];
-          float(&x)[4] = weights.value[g][n];
-          x[0] = slope.x * (x[0] - delta[0]);
-          x[1] = slope.y * (x[1] - delta[1]);
-          x[2] = slope.z * (x[2] - delta[0]);
-          x[3] = slope.w * (x[3] - delta[1]);
+        for (int n = 0; n < kBlocks; ++n) {
+          const float* delta = sums_at(last_third) + kQueries + 8 * n + lane() % 4 * 2;
+          SAO_UNROLL
+          for (int g = 0; g < kGroups; ++g) {
+            const float4 slope = slopes_at(1 - half)[(g * kBlocks + n) * 32];
+            float(&x)[4] = weight_grads.value[g][n];
+            x[0] = slope.x * (x[0] - delta[0]);
+            x[1] = slope.y * (x[1] - delta[1]);
+            x[2] = slope.z * (x[2] - delta[0]);
+            x[3] = slope.w * (x[3] - delta[1]);
+          }
         }
+        hide(weight_grads, last_query0);
+        add_product(LeftInRegisters<kGroups, kQueries>(weight_grads), queries_at(last_third), sums);
       }
+      if (step == steps) break;
+      multiply_by_transposed<kDim>(left, grads_at(half), weight_grads);
     }
-    if (!a.sees_all(this_query0, this_query0 + kQueries - 1, key0, key0 + kRows - 1)) {
-      weights.set_outside(0, a.reach - 1, key0, this_query0, 0.0f);
-    }
-    add_product(LeftInRegisters<kGroups, kQueries>(weights), of_values ? grads : queries, sums);
   }
   float factors[kGroups][2];
   SAO_UNROLL
