@@ -28,6 +28,9 @@ struct Arguments : AttentionArguments<BFloat16> {
   __device__ bool sees_all(int first_query, int last_query, int first, int last_key) const {
     return last_key <= first_query && first > last_query - reach;
   }
+  __device__ bool sees_any(int first_query, int last_query, int first, int last_key) const {
+    return first <= last_query && last_key > first_query - reach;
+  }
 };
 
 // Of kGroups * 16 rows and kColumns columns, those of one thread.
@@ -334,7 +337,7 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
     __syncthreads();  // this stage is here; the other has been read
     if (first + kKeys < end) copy_stage(stage ^ 1, first + kKeys);
     // Of a tile on the diagonal, and of the last of a sequence, not every warp has something to see.
-    if (query0 >= end || first >= query0 + kRows || first + kKeys <= query0 - a.reach + 1) continue;
+    if (query0 >= end || !a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1)) continue;
     const BFloat16* keys = stage_of(stage);
     Fragments<kGroups, kKeys> score;
     multiply_by_transposed<kDim>(left, keys, score);
@@ -393,7 +396,7 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
 template <int kDim>
 __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Arguments a) {
   using Shape = OfQueries<kDim>;
-  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
   BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
   BFloat16* grads = queries + kQueries * kDim;  // the output's gradient
   BFloat16* keys = grads + kQueries * kDim;
@@ -405,7 +408,7 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
   const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
   const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
-  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * Shape::kRows;
+  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
 
   int first = a.first_key(tile.first) / kKeys * kKeys;
   copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
@@ -413,8 +416,8 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
   copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
                                              tile.length, head_dim);
-  const LeftInShared<kGroups, kDim> left_queries{queries, warp() * Shape::kRows};
-  const LeftInShared<kGroups, kDim> left_grads{grads, warp() * Shape::kRows};
+  const LeftInShared<kGroups, kDim> left_queries{queries, warp() * kRows};
+  const LeftInShared<kGroups, kDim> left_grads{grads, warp() * kRows};
   Fragments<kGroups, kDim> q_grad;
   q_grad.clear();
   float log2_sum[kGroups][2], delta[kGroups][2], factors[kGroups][2];
@@ -434,11 +437,13 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
     __syncthreads();  // the values are here; the last keys have been read
     copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
     Fragments<kGroups, kKeys> weight_grad, score;
-    multiply_by_transposed<kDim>(left_grads, values, weight_grad);
+    const bool sees_any = query0 < end && a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1);
+    if (sees_any) multiply_by_transposed<kDim>(left_grads, values, weight_grad);
     wait_for_copies();
     __syncthreads();  // the keys are here; the values have been read
     if (first + kKeys < end)
       copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first + kKeys, end, head_dim);
+    if (!sees_any) continue;
     multiply_by_transposed<kDim>(left_queries, keys, score);
     apply_softcap(a, score);
     SAO_UNROLL
@@ -452,7 +457,7 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
         }
       }
     }
-    if (!a.sees_all(query0, query0 + Shape::kRows - 1, first, first + kKeys - 1)) {
+    if (!a.sees_all(query0, query0 + kRows - 1, first, first + kKeys - 1)) {
       score.set_outside(1 - a.reach, 0, query0, first, 0.0f);
     }
     add_product(LeftInRegisters<kGroups, kKeys>(score), keys, q_grad);
