@@ -14,6 +14,7 @@
 #include "support/cuda_emulation.h"
 // The emulation comes first.
 #include "ops/attention_cuda.cu"
+#include "ops/attention_mma_cuda.cu"
 #include "ops/dispatch_cuda.cpp"
 #include "ops/log_probs_cuda.cu"
 #include "ops/paged_attention_cuda.cu"
@@ -38,7 +39,7 @@ struct Case {
   bool descending;  // the order in which the threads of a block run
 };
 
-class Emulated : public ::testing::TestWithParam<Case> {
+class Emulation : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
 #ifdef __SANITIZE_THREAD__
@@ -46,14 +47,22 @@ class Emulated : public ::testing::TestWithParam<Case> {
 #endif
     cuda::emulation::descending = GetParam().descending;
     at::manual_seed(7);
+    // Results that are not written are NaNs.
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
   }
-  void TearDown() override { cuda::emulation::descending = false; }
+  void TearDown() override {
+    cuda::emulation::descending = false;
+    at::globalContext().setDeterministicAlgorithms(false, false);
+  }
 
   at::ScalarType dtype() const { return GetParam().dtype; }
   // The relative error of a result in this dtype, of a sum whose parts are of the size of one.
   double tolerance() const { return dtype() == at::kFloat ? 4e-6 : 8e-3; }
   at::Tensor random(at::IntArrayRef sizes, double scale = 1.0) const { return (at::randn(sizes) * scale).to(dtype()); }
 };
+
+class Emulated : public Emulation {};
+class EmulatedTensorCores : public Emulation {};
 
 at::Tensor wide_leaf(const at::Tensor& x) { return x.detach().to(at::kDouble).requires_grad_(true); }
 
@@ -160,6 +169,75 @@ TEST_P(Emulated, PackedAttention) {
   }
 }
 
+// Attention of the kernels that fits_tensor_cores chooses, all of one tile and of more, and inputs with NaNs around
+// their rows.
+TEST_P(EmulatedTensorCores, PackedAttention) {
+  const std::vector<Shape> shapes = {{2, 2, 16, 0, 0.0},    {3, 1, 64, 70, 3.0},  {2, 1, 80, 65, 50.0},
+                                     {1, 1, 128, 0, 0.0},   {3, 1, 128, 33, 2.0}, {4, 2, 256, 0, 50.0},
+                                     {2, 1, 256, 100, 2.0}, {1, 1, 240, 64, 0.0}};
+  const at::Tensor starts = at::tensor({0, 1, 32, 96, 161, 291}, at::kLong);  // of 1, 31, 64, 65, 130
+  constexpr std::int64_t kTokens = 291, kBorder = 8;
+  for (const Shape& p : shapes) {
+    SCOPED_TRACE(p.head_dim);
+    const std::int64_t rows = p.heads + 2 * p.kv_heads;
+    at::Tensor joined = at::full({kTokens + 2, rows, p.head_dim + 2 * kBorder}, NAN, dtype());
+    const at::Tensor qkv = joined.narrow(0, 1, kTokens).narrow(2, kBorder, p.head_dim);
+    qkv.copy_(at::randn(qkv.sizes()));
+    const at::Tensor q = qkv.narrow(1, 0, p.heads), k = qkv.narrow(1, p.heads, p.kv_heads);
+    const at::Tensor v = qkv.narrow(1, p.heads + p.kv_heads, p.kv_heads);
+    const at::Tensor grad = random({kTokens, p.heads * p.head_dim});
+    const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
+    at::Tensor log_sum_exp;
+    const at::Tensor out = table().packed_attention(q, k, v, starts, options, &log_sum_exp);
+    const at::Tensor qw = wide_leaf(q), kw = wide_leaf(k), vw = wide_leaf(v);
+    const at::Tensor expected = reference::packed_attention(qw, kw, vw, starts, options);
+    EXPECT_TRUE(close(out, expected, tolerance(), tolerance()));
+    const auto a = table().packed_attention_backward(q, k, v, starts, out, log_sum_exp, grad, options);
+    const auto e = gradients(expected, {qw, kw, vw}, grad);
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_TRUE(close(a[i], e[i], 4.0 * tolerance(), tolerance())) << "input " << i;
+      EXPECT_LT(testing::relative_l2(a[i], e[i]), 0.5 * tolerance()) << "input " << i;
+    }
+  }
+  EXPECT_EQ(cuda::emulation::bank_conflicts, 0u);
+}
+
+// Scores up to a few hundred: weights of almost one and of zero, caps that are reached. The gradients are then small
+// differences, among others of sums over outputs that are rounded.
+TEST_P(EmulatedTensorCores, LargeScores) {
+  const at::Tensor starts = at::tensor({0, 100}, at::kLong);
+  for (const double softcap : {0.0, 50.0}) {
+    const at::Tensor q = random({100, 2, 64}, 10.0), k = random({100, 1, 64}, 10.0), v = random({100, 1, 64});
+    const AttentionOptions options{.scale = 0.125, .softcap = softcap};
+    at::Tensor log_sum_exp;
+    const at::Tensor out = table().packed_attention(q, k, v, starts, options, &log_sum_exp);
+    const at::Tensor qw = wide_leaf(q), kw = wide_leaf(k), vw = wide_leaf(v), grad = random({100, 128});
+    const at::Tensor expected = reference::packed_attention(qw, kw, vw, starts, options);
+    EXPECT_TRUE(close(out, expected, tolerance(), tolerance())) << softcap;
+    const at::Tensor products = at::matmul(qw.transpose(0, 1), kw.permute({1, 2, 0})) * options.scale;
+    const at::Tensor scores = softcap > 0.0 ? at::tanh(products / softcap) * softcap : products;
+    const at::Tensor hidden = at::ones({100, 100}, at::kBool).triu(1);
+    EXPECT_TRUE(close(log_sum_exp, at::logsumexp(scores.masked_fill(hidden, -INFINITY), 2), 2e-5, 1e-6)) << softcap;
+    const auto a = table().packed_attention_backward(q, k, v, starts, out, log_sum_exp, grad, options);
+    const auto e = gradients(expected, {qw, kw, vw}, grad);
+    for (std::size_t i = 0; i < 3; ++i)
+      EXPECT_LT(testing::relative_l2(a[i], e[i]), 2.0 * tolerance()) << softcap << ' ' << i;
+  }
+}
+
+// Rows that are not at multiples of 16 bytes are left to the other kernels.
+TEST_P(EmulatedTensorCores, UnalignedRows) {
+  const at::Tensor starts = at::tensor({0, 40}, at::kLong), joined = random({40, 3, 20}), q = joined.narrow(2, 4, 16);
+  const AttentionOptions options{.scale = 0.25};
+  at::Tensor log_sum_exp;
+  const at::Tensor out = table().packed_attention(q, q, q, starts, options, &log_sum_exp), leaf = wide_leaf(q);
+  const at::Tensor expected = reference::packed_attention(leaf, leaf, leaf, starts, options), grad = random({40, 48});
+  EXPECT_TRUE(close(out, expected, tolerance(), tolerance()));
+  const auto a = table().packed_attention_backward(q, q, q, starts, out, log_sum_exp, grad, options);
+  const at::Tensor sum = a[0].to(at::kDouble) + a[1].to(at::kDouble) + a[2].to(at::kDouble);
+  EXPECT_TRUE(close(sum, gradients(expected, {leaf}, grad)[0], 8.0 * tolerance(), tolerance()));
+}
+
 TEST_P(Emulated, PagedAttention) {
   constexpr std::int64_t kLength = 75, kOther = 20;
   for (const Shape& p : kShapes) {
@@ -258,6 +336,10 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Emulated, ::testing::Values(Case{at::kFloat, f
                          [](const auto& test) {
                            return std::string(test.param.dtype == at::kFloat ? "Float32" : "BFloat16");
                          });
+
+INSTANTIATE_TEST_SUITE_P(Kernels, EmulatedTensorCores,
+                         ::testing::Values(Case{at::kBFloat16, false}, Case{at::kBFloat16, true}),
+                         [](const auto& test) { return test.param.descending ? "Descending" : "Ascending"; });
 
 }  // namespace
 }  // namespace sao::ops

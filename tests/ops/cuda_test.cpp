@@ -129,7 +129,9 @@ const std::vector<Shape> kShapes = {{4, 2, 16, 0, 0.0},    {2, 1, 80, 2, 6.0},  
 
 TEST_P(Cuda, PackedAttention) {
   const at::Tensor starts = at::tensor({0, 1, 6, 39, 71, 320, 701}, at::kLong);
-  for (const Shape& p : kShapes) {
+  std::vector<Shape> shapes = kShapes;
+  shapes.insert(shapes.end(), {{8, 2, 64, 0, 0.0}, {3, 1, 96, 129, 2.0}, {4, 4, 128, 0, 30.0}, {8, 4, 256, 0, 50.0}});
+  for (const Shape& p : shapes) {
     SCOPED_TRACE(p.head_dim);
     const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
     const auto run = [&](const auto& x) { return packed_attention(x[0], x[1], x[2], starts, options); };
@@ -137,6 +139,35 @@ TEST_P(Cuda, PackedAttention) {
     compare({random({701, p.heads, p.head_dim}), random({701, p.kv_heads, p.head_dim}),
              random({701, p.kv_heads, p.head_dim})},
             2.0 * tolerance(), run, twin);
+  }
+}
+
+// Sequences of exactly one tile and of one row more, and one of many tiles; rows of a joint projection.
+TEST_P(Cuda, PackedAttentionGivesTheSameBitsAgain) {
+  const at::Tensor starts = at::tensor({0, 64, 129, 257, 386, 1886}, at::kLong);
+  for (const Shape& p : kShapes) {
+    SCOPED_TRACE(p.head_dim);
+    const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
+    const at::Tensor leaf = on_gpu(at::randn({1886, p.heads + 2 * p.kv_heads, p.head_dim}));
+    const at::Tensor grad = at::randn({1886, p.heads * p.head_dim}).to(device(), GetParam());
+    const auto run = [&] {
+      const at::Tensor out = packed_attention(leaf.narrow(1, 0, p.heads), leaf.narrow(1, p.heads, p.kv_heads),
+                                              leaf.narrow(1, p.heads + p.kv_heads, p.kv_heads), starts, options);
+      return std::vector<at::Tensor>{out, torch::autograd::grad({out}, {leaf}, {grad})[0]};
+    };
+    const std::vector<at::Tensor> first = run();
+    EXPECT_TRUE(at::isfinite(first[1]).all().item<bool>());
+    for (int i = 0; i < 3; ++i) {
+      const std::vector<at::Tensor> again = run();
+      EXPECT_TRUE(testing::identical(again[0], first[0]));
+      EXPECT_TRUE(testing::identical(again[1], first[1]));
+    }
+    // A sequence has the same results whatever it is packed with.
+    const at::Tensor alone = leaf.detach().narrow(0, 257, 129);
+    const at::Tensor out =
+        packed_attention(alone.narrow(1, 0, p.heads), alone.narrow(1, p.heads, p.kv_heads),
+                         alone.narrow(1, p.heads + p.kv_heads, p.kv_heads), at::tensor({0, 129}, at::kLong), options);
+    EXPECT_TRUE(testing::identical(out, first[0].narrow(0, 257, 129)));
   }
 }
 

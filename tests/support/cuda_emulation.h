@@ -2,12 +2,14 @@
 // As much of CUDA as libsao's kernels use, on the CPU, so that their sources are tested where there is no GPU: include
 // this, then the .cu files. A block's threads are fibers of one operating-system thread; they take turns at barriers
 // and warp exchanges, in ascending or descending order, and shared memory is full of NaNs when a block starts: most
-// barriers that are missing, and memory that is read before it is written, show up as wrong results.
+// barriers that are missing, and memory that is read before it is written, show up as wrong results. So does memory
+// that a copy is still on its way to: NaNs when the copy starts, the data when its thread waits for it.
 #pragma once
 
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -29,10 +31,11 @@
 #define __global__
 #define __device__
 #define __shared__ thread_local
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 namespace sao::ops::cuda {
 
+using std::max;
 using std::min;
 
 struct dim3 {
@@ -63,8 +66,19 @@ inline constexpr std::size_t kStackBytes = 32 << 10;
 /// Which thread of a block runs first between two barriers.
 inline bool descending = false;
 inline std::size_t launches = 0;
+/// Eight lanes that read 16 bytes each of shared memory, not all from different banks.
+inline std::size_t bank_conflicts = 0;
 
 enum class State { kRunning, kAtWarp, kAtBlock, kDone };
+
+constexpr std::size_t kWords = 6;  // that a lane can give to the others at once
+using Words = std::array<std::uint32_t, kWords>;
+
+struct Copy {
+  void* to;
+  const void* from;  // null: zeros
+  std::size_t bytes;
+};
 
 struct Fiber {
   ucontext_t start;  // for the first switch; the others are jumps, which need no system call
@@ -72,8 +86,9 @@ struct Fiber {
   bool started = false;
   std::unique_ptr<std::byte[]> stack;
   State state = State::kRunning;
-  float exchanged[2] = {};  // in turn, so that one barrier a shuffle does
+  Words exchanged[2] = {};  // in turn, so that one barrier an exchange does
   bool turn = false;
+  std::vector<Copy> copies;  // that have started
 };
 
 struct Block {
@@ -121,19 +136,128 @@ alignas(16) inline thread_local float4
 inline void __syncthreads() { emulation::wait(emulation::State::kAtBlock); }
 inline void __syncwarp() { emulation::wait(emulation::State::kAtWarp); }
 
+namespace emulation {
+
+inline std::size_t lane() { return block->current % 32; }
+
+/// Gives words to the other lanes of the warp; the result has each lane's at the index of that lane.
+class Exchange {
+ public:
+  explicit Exchange(const Words& words) {
+    Fiber& self = block->fibers[block->current];
+    turn_ = self.turn = !self.turn;
+    self.exchanged[turn_] = words;
+    __syncwarp();
+    first_ = &block->fibers[block->current / 32 * 32];
+  }
+  const Words& operator[](std::size_t lane) const { return first_[lane].exchanged[turn_]; }
+
+ private:
+  bool turn_;
+  const Fiber* first_;
+};
+
+inline std::uint32_t word_of(float x) {
+  std::uint32_t word;
+  std::memcpy(&word, &x, sizeof word);
+  return word;
+}
+
+inline float float_of(std::uint32_t word) {
+  float x;
+  std::memcpy(&x, &word, sizeof x);
+  return x;
+}
+
+// Bytes from the start of shared memory, which all `size` of them lie in.
+inline std::size_t shared_offset(const void* p, std::size_t size) {
+  const std::size_t offset = reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(dynamic_shared);
+  if (offset > sizeof dynamic_shared - size || offset % size != 0) stop("not an aligned address of shared memory");
+  return offset;
+}
+
+// The number of two bytes at this row and column of matrix i, of those whose rows the lanes named.
+inline std::uint32_t matrix_element(const Exchange& rows, std::size_t i, std::size_t row, std::size_t column) {
+  std::uint16_t element;
+  std::memcpy(&element, reinterpret_cast<const std::byte*>(dynamic_shared) + rows[8 * i + row][0] + 2 * column,
+              sizeof element);
+  return element;
+}
+
+inline void load_matrices(std::uint32_t (&to)[4], const void* row, bool transposed) {
+  const Exchange rows({static_cast<std::uint32_t>(shared_offset(row, 16))});
+  if (lane() < 4) {
+    unsigned banks = 0;
+    for (std::size_t r = 0; r < 8; ++r) banks |= 1u << (rows[8 * lane() + r][0] / 16 % 8);
+    if (banks != 0xffu) ++bank_conflicts;
+  }
+  for (std::size_t i = 0; i < 4; ++i) {
+    to[i] = 0;
+    for (std::size_t e = 0; e < 2; ++e) {
+      const std::size_t a = lane() / 4, b = lane() % 4 * 2 + e;
+      to[i] |= (transposed ? matrix_element(rows, i, b, a) : matrix_element(rows, i, a, b)) << (16 * e);
+    }
+  }
+}
+
+}  // namespace emulation
+
 inline float __shfl_sync(unsigned mask, float value, int from) {
   if (mask != 0xffffffffu || from < 0 || from > 31) emulation::stop("a shuffle of part of a warp");
-  emulation::Block& block = *emulation::block;
-  const std::size_t self = block.current;
-  const bool turn = block.fibers[self].turn = !block.fibers[self].turn;
-  block.fibers[self].exchanged[turn] = value;
-  __syncwarp();
-  return block.fibers[self / 32 * 32 + static_cast<std::size_t>(from)].exchanged[turn];
+  return emulation::float_of(emulation::Exchange({emulation::word_of(value)})[static_cast<std::size_t>(from)][0]);
 }
 
 inline float __shfl_xor_sync(unsigned mask, float value, int with) {
-  return __shfl_sync(mask, value, static_cast<int>(emulation::block->current % 32) ^ with);
+  return __shfl_sync(mask, value, static_cast<int>(emulation::lane()) ^ with);
 }
+
+// What cuda_mma.h has for nvcc.
+
+inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  const emulation::Exchange lanes({a[0], a[1], a[2], a[3], b0, b1});
+  const std::size_t row = emulation::lane() / 4, column = emulation::lane() % 4 * 2;
+  for (std::size_t k = 0; k < 16; ++k) {
+    const std::size_t part = k / 8, holder = k % 8 / 2;
+    const auto number = [&](std::size_t lane, std::size_t word) {
+      return emulation::float_of(k % 2 == 0 ? lanes[lane][word] << 16 : lanes[lane][word] & 0xffff0000u);
+    };
+    const float upper = number(4 * row + holder, 2 * part), lower = number(4 * row + holder, 2 * part + 1);
+    const float left = number(4 * column + holder, 4 + part), right = number(4 * (column + 1) + holder, 4 + part);
+    d[0] += upper * left;
+    d[1] += upper * right;
+    d[2] += lower * left;
+    d[3] += lower * right;
+  }
+}
+
+inline void load_matrices(std::uint32_t (&to)[4], const void* row) { emulation::load_matrices(to, row, false); }
+inline void load_matrices_transposed(std::uint32_t (&to)[4], const void* row) {
+  emulation::load_matrices(to, row, true);
+}
+
+template <int kBytes>
+void start_copy(void* to, const void* from, bool inside) {
+  static_assert(kBytes == 4 || kBytes == 16);
+  emulation::shared_offset(to, kBytes);
+  if (reinterpret_cast<std::uintptr_t>(from) % kBytes != 0) emulation::stop("a copy from an unaligned address");
+  std::memset(to, 0xff, kBytes);
+  emulation::block->fibers[emulation::block->current].copies.push_back({to, inside ? from : nullptr, kBytes});
+}
+
+inline void wait_for_copies() {
+  std::vector<emulation::Copy>& copies = emulation::block->fibers[emulation::block->current].copies;
+  for (const emulation::Copy& copy : copies) {
+    if (copy.from == nullptr) {
+      std::memset(copy.to, 0, copy.bytes);
+    } else {
+      std::memcpy(copy.to, copy.from, copy.bytes);
+    }
+  }
+  copies.clear();
+}
+
+inline float fast_exp2(float x) { return std::exp2(x); }
+inline float fast_reciprocal(float x) { return 1.0f / x; }
 
 namespace emulation {
 
@@ -178,6 +302,7 @@ inline void run_block(Block& b) {
   } while (release(0, threads, State::kAtBlock));
   for (const Fiber& fiber : b.fibers) {
     if (fiber.state != State::kDone) stop("threads wait at different barriers");
+    if (!fiber.copies.empty()) stop("a copy that nothing waits for");
   }
 }
 

@@ -4,13 +4,15 @@
 // tx, tx + 16, ..; of a tile of results [A][D] rows ty, ty + 16, .. and columns 64 c + 4 tx .. + 3. The 16 threads of a
 // row are neighbours in one half of a warp. Backward has one kernel for the queries' gradient and one for the keys' and
 // values', each computing the scores again: no atomic additions, so the same bits every time.
-#include "ops/cuda_device.h"
+#include <type_traits>
+
+#include "ops/attention_device.h"
 
 namespace sao::ops::cuda {
 namespace {
 
-constexpr int kSide = 16;  // threads a side of the block
-constexpr int kRowsOfTile = static_cast<int>(kTileRows);
+constexpr int kSide = 16;       // threads a side of the block
+constexpr int kQueryRows = 32;  // of queries, in a block
 static_assert(kThreads == kSide * kSide);
 
 // Rows are four numbers apart more than they need: 16 neighbouring rows are then read without bank conflicts.
@@ -139,38 +141,26 @@ struct Sums {
 };
 
 template <class T>
-struct Arguments : PackedAttention<T> {
+struct Arguments : AttentionArguments<T> {
   bool four;  // q, k, v (and out_grad) can be read in packs of four
-  const T* out_grad;
-  float* delta;  // [heads][tokens]: out . out_grad
-  T *q_grad, *k_grad, *v_grad;
-
-  __device__ int first_key(int query) const {
-    return this->window > 0 && query >= this->window ? query - static_cast<int>(this->window) + 1 : 0;
-  }
-  __device__ bool sees(int query, int key) const { return key <= query && key >= first_key(query); }
 };
-
-template <class T>
-__device__ const T* head_rows(const HeadRows<T>& rows, int begin, int head) {
-  return rows.data + begin * rows.token_stride + head * rows.head_stride;
-}
 
 // One block: one tile of queries of one head.
 template <class T, int kDim>
 __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
-  constexpr int kRows = kRowsOfTile / kSide, kKeys = kRowsOfTile, kColumns = kKeys / kSide;
+  constexpr int kRows = kQueryRows / kSide, kKeys = kQueryRows, kColumns = kKeys / kSide;
   float* queries = reinterpret_cast<float*>(dynamic_shared);  // [32][D]
-  float* others = queries + kRowsOfTile * kStride<kDim>;      // [32][D]: keys, then values
+  float* others = queries + kQueryRows * kStride<kDim>;       // [32][D]: keys, then values
   float* weights = others + kKeys * kStride<kDim>;  // [32][33]; a row is written and read by the same half warp
-  const AttentionTile tile = a.tiles[blockIdx.x];
-  const int head = static_cast<int>(blockIdx.y), kv_head = head / static_cast<int>(a.heads / a.kv_heads);
+  const AttentionTile tile = part_of_tiles<kQueryRows>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
   const T* keys = head_rows(a.k, tile.begin, kv_head);
   const T* values = head_rows(a.v, tile.begin, kv_head);
 
-  load_tile<kRowsOfTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
-                               head_dim, a.four);
+  load_tile<kQueryRows, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
+                              head_dim, a.four);
   Sums<kRows, kDim> out;
   out.clear();
   float top[kRows], total[kRows];
@@ -178,7 +168,7 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
     top[r] = -kInfinity;
     total[r] = 0.0f;
   }
-  const int end = min(tile.first + kRowsOfTile, tile.length);
+  const int end = min(tile.first + kQueryRows, tile.length);
   for (int first = a.first_key(tile.first) / kKeys * kKeys; first < end; first += kKeys) {
     __syncthreads();  // the last tile's values have been read
     load_tile<kKeys, kDim>(others, keys, a.k.token_stride, first, end, head_dim, a.four);
@@ -229,7 +219,7 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
 
 // delta[head][token] = out . out_grad; one warp each.
 template <class T>
-__global__ void __launch_bounds__(kThreads) output_products(Arguments<T> a) {
+__global__ void __launch_bounds__(kThreads) output_products(AttentionArguments<T> a) {
   const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + warp();
   if (at >= a.tokens * a.heads) return;
   const T* out = a.out + at * a.head_dim;
@@ -263,32 +253,33 @@ constexpr int kStreamedRows = kDim <= 128 ? 32 : 16;
 // One block: one tile of queries of one head.
 template <class T, int kDim>
 __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
-  constexpr int kRows = kRowsOfTile / kSide, kKeys = kStreamedRows<kDim>, kColumns = kKeys / kSide;
+  constexpr int kRows = kQueryRows / kSide, kKeys = kStreamedRows<kDim>, kColumns = kKeys / kSide;
   float* queries = reinterpret_cast<float*>(dynamic_shared);  // [32][D]
-  float* grads = queries + kRowsOfTile * kStride<kDim>;       // [32][D]: the output's gradient
-  float* others = grads + kRowsOfTile * kStride<kDim>;        // [keys][D]: values, then keys
+  float* grads = queries + kQueryRows * kStride<kDim>;        // [32][D]: the output's gradient
+  float* others = grads + kQueryRows * kStride<kDim>;         // [keys][D]: values, then keys
   float* score_grads = others + kKeys * kStride<kDim>;        // [32][keys + 1]; written and read by the same half warp
-  const AttentionTile tile = a.tiles[blockIdx.x];
-  const int head = static_cast<int>(blockIdx.y), kv_head = head / static_cast<int>(a.heads / a.kv_heads);
+  const AttentionTile tile = part_of_tiles<kQueryRows>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
   const T* keys = head_rows(a.k, tile.begin, kv_head);
   const T* values = head_rows(a.v, tile.begin, kv_head);
-  const HeadRows<T> dense{a.out_grad, a.heads * a.head_dim, a.head_dim};
+  const HeadRows<T> dense = a.out_grad_rows();
 
-  load_tile<kRowsOfTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
-                               head_dim, a.four);
-  load_tile<kRowsOfTile, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, tile.first, tile.length,
-                               head_dim, a.four);
+  load_tile<kQueryRows, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
+                              head_dim, a.four);
+  load_tile<kQueryRows, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, tile.first, tile.length,
+                              head_dim, a.four);
   Sums<kRows, kDim> q_grad;
   q_grad.clear();
   float log_sum_exp[kRows], delta[kRows];
   for (int r = 0; r < kRows; ++r) {
     const int query = tile.first + ty + r * kSide;
-    const std::int64_t at = head * a.tokens + tile.begin + query;
+    const std::int64_t at = row_of(a, tile, query, head);
     log_sum_exp[r] = query < tile.length ? a.log_sum_exp[at] : 0.0f;
     delta[r] = query < tile.length ? a.delta[at] : 0.0f;
   }
-  const int end = min(tile.first + kRowsOfTile, tile.length);
+  const int end = min(tile.first + kQueryRows, tile.length);
   for (int first = a.first_key(tile.first) / kKeys * kKeys; first < end; first += kKeys) {
     __syncthreads();  // the last tile's keys have been read
     load_tile<kKeys, kDim>(others, values, a.v.token_stride, first, end, head_dim, a.four);
@@ -324,19 +315,19 @@ __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
 // One block: kStreamedRows keys and values of one key/value head, against all queries of its group that see them.
 template <class T, int kDim>
 __global__ void __launch_bounds__(kThreads) backward_keys(Arguments<T> a) {
-  constexpr int kTile = kStreamedRows<kDim>, kRows = kTile / kSide, kParts = kRowsOfTile / kTile;
+  constexpr int kTile = kStreamedRows<kDim>, kRows = kTile / kSide;
   float* keys = reinterpret_cast<float*>(dynamic_shared);  // [tile][D]
   float* values = keys + kTile * kStride<kDim>;            // [tile][D]
   float* queries = values + kTile * kStride<kDim>;         // [tile][D]
   float* grads = queries + kTile * kStride<kDim>;          // [tile][D]: the output's gradient
   float* weights = grads + kTile * kStride<kDim>;          // [tile of queries][tile of keys + 1]
   float* score_grads = weights + kTile * (kTile + 1);      // the same
-  const AttentionTile tile = a.tiles[blockIdx.x / kParts];
-  const int first = tile.first + static_cast<int>(blockIdx.x % kParts) * kTile;
-  if (first >= tile.length) return;
+  const AttentionTile tile = part_of_tiles<kTile, true>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int first = tile.first;
   const int kv_head = static_cast<int>(blockIdx.y), group = static_cast<int>(a.heads / a.kv_heads);
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
-  const HeadRows<T> dense{a.out_grad, a.heads * a.head_dim, a.head_dim};
+  const HeadRows<T> dense = a.out_grad_rows();
 
   load_tile<kTile, kDim>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length, head_dim,
                          a.four);
@@ -345,9 +336,7 @@ __global__ void __launch_bounds__(kThreads) backward_keys(Arguments<T> a) {
   Sums<kRows, kDim> k_grad, v_grad;
   k_grad.clear();
   v_grad.clear();
-  const int last_key = min(first + kTile, tile.length) - 1;
-  const int end =
-      a.window > 0 && a.window < tile.length - last_key ? last_key + static_cast<int>(a.window) : tile.length;
+  const int end = a.end_of_queries(min(first + kTile, tile.length) - 1, tile.length);
   for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int query0 = first; query0 < end; query0 += kTile) {
       __syncthreads();  // the last tiles have been read
@@ -362,7 +351,7 @@ __global__ void __launch_bounds__(kThreads) backward_keys(Arguments<T> a) {
       SAO_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const int query = query0 + ty + r * kSide;
-        const std::int64_t at = head * a.tokens + tile.begin + query;
+        const std::int64_t at = row_of(a, tile, query, head);
         const bool inside = query < tile.length;
         const float log_sum_exp = inside ? a.log_sum_exp[at] : 0.0f, delta = inside ? a.delta[at] : 0.0f;
         SAO_UNROLL
@@ -395,39 +384,37 @@ bool four(const HeadRows<T>& rows) {
   return packs_of_four(rows.data, rows.token_stride) && rows.head_stride % 4 == 0;
 }
 
-template <class T>
-Arguments<T> arguments_of(const PackedAttention<T>& packed) {
-  Arguments<T> a{};
-  static_cast<PackedAttention<T>&>(a) = packed;
-  a.four = packed.head_dim % 4 == 0 && four(packed.q) && four(packed.k) && four(packed.v);
-  return a;
-}
-
 template <class T, int kDim>
 void run_forward(const Arguments<T>& a, void* stream) {
-  constexpr std::size_t floats = 2 * kTileRows * kStride<kDim> + kTileRows * (kTileRows + 1);
-  launch(attend_tiles<T, kDim>, a.tile_count, a.heads, sizeof(float) * floats, stream, a);
+  constexpr std::size_t floats = 2 * kQueryRows * kStride<kDim> + kQueryRows * (kQueryRows + 1);
+  launch(attend_tiles<T, kDim>, a.tile_count * (kTileRows / kQueryRows), a.heads, sizeof(float) * floats, stream, a);
 }
 
 template <class T, int kDim>
 void run_backward(const Arguments<T>& a, void* stream) {
   constexpr int kTile = kStreamedRows<kDim>;
-  constexpr std::size_t query_floats = (2 * kTileRows + kTile) * kStride<kDim> + kTileRows * (kTile + 1);
+  constexpr std::size_t query_floats = (2 * kQueryRows + kTile) * kStride<kDim> + kQueryRows * (kTile + 1);
   constexpr std::size_t key_floats = 4 * kTile * kStride<kDim> + 2 * kTile * (kTile + 1);
   constexpr std::size_t kEverywhere = 99 << 10;
   static_assert(sizeof(float) * query_floats <= kEverywhere && sizeof(float) * key_floats <= kEverywhere);
-  constexpr std::int64_t kWarps = kThreads / 32;
-  launch(output_products<T>, (a.tokens * a.heads + kWarps - 1) / kWarps, 1, 0, stream, a);
-  launch(backward_queries<T, kDim>, a.tile_count, a.heads, sizeof(float) * query_floats, stream, a);
+  launch(backward_queries<T, kDim>, a.tile_count * (kTileRows / kQueryRows), a.heads, sizeof(float) * query_floats,
+         stream, a);
   launch(backward_keys<T, kDim>, a.tile_count * (kTileRows / kTile), a.kv_heads, sizeof(float) * key_floats, stream, a);
 }
 
-}  // namespace
-
 template <class T>
-void packed_attention(const PackedAttention<T>& packed, void* stream) {
-  const Arguments<T> a = arguments_of(packed);
-  if (packed.head_dim <= 128) {
+Arguments<T> with_packs(const AttentionArguments<T>& arguments) {
+  Arguments<T> a{};
+  static_cast<AttentionArguments<T>&>(a) = arguments;
+  a.four = a.head_dim % 4 == 0 && four(a.q) && four(a.k) && four(a.v) &&
+           (a.out_grad == nullptr || packs_of_four(a.out_grad, a.head_dim));
+  return a;
+}
+
+// In float32 arithmetic.
+template <class T>
+void attend(const Arguments<T>& a, void* stream) {
+  if (a.head_dim <= 128) {
     run_forward<T, 128>(a, stream);
   } else {
     run_forward<T, 256>(a, stream);
@@ -435,20 +422,42 @@ void packed_attention(const PackedAttention<T>& packed, void* stream) {
 }
 
 template <class T>
+void attend_backward(const Arguments<T>& a, void* stream) {
+  if (a.head_dim <= 128) {
+    run_backward<T, 128>(a, stream);
+  } else {
+    run_backward<T, 256>(a, stream);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void packed_attention(const PackedAttention<T>& packed, void* stream) {
+  AttentionArguments<T> a{};
+  static_cast<PackedAttention<T>&>(a) = packed;
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    if (fits_tensor_cores(a)) return attend_on_tensor_cores(a, stream);
+  }
+  attend(with_packs(a), stream);
+}
+
+template <class T>
 void packed_attention_backward(const PackedAttention<T>& packed, const T* out_grad, float* delta, T* q_grad, T* k_grad,
                                T* v_grad, void* stream) {
-  Arguments<T> a = arguments_of(packed);
-  a.four = a.four && packs_of_four(out_grad, packed.head_dim);
+  AttentionArguments<T> a{};
+  static_cast<PackedAttention<T>&>(a) = packed;
   a.out_grad = out_grad;
   a.delta = delta;
   a.q_grad = q_grad;
   a.k_grad = k_grad;
   a.v_grad = v_grad;
-  if (packed.head_dim <= 128) {
-    run_backward<T, 128>(a, stream);
-  } else {
-    run_backward<T, 256>(a, stream);
+  constexpr std::int64_t kWarps = kThreads / 32;
+  launch(output_products<T>, (a.tokens * a.heads + kWarps - 1) / kWarps, 1, 0, stream, a);
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    if (fits_tensor_cores(a)) return attend_backward_on_tensor_cores(a, stream);
   }
+  attend_backward(with_packs(a), stream);
 }
 
 #define SAO_INSTANTIATE(T)                                          \

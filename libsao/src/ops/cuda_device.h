@@ -26,7 +26,7 @@ constexpr float kInfinity = __builtin_huge_valf();
 
 extern __shared__ float4 dynamic_shared[];
 
-template <class... Parameters, class... Arguments>
+template <int kBlockThreads = kThreads, class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), std::int64_t blocks_x, std::int64_t blocks_y, std::size_t shared_bytes,
             void* stream, const Arguments&... arguments) {
   if (blocks_x == 0 || blocks_y == 0) return;
@@ -37,7 +37,7 @@ void launch(void (*kernel)(Parameters...), std::int64_t blocks_x, std::int64_t b
   }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks_x), static_cast<unsigned>(blocks_y), 1);
-  config.blockDim = dim3(kThreads, 1, 1);
+  config.blockDim = dim3(kBlockThreads, 1, 1);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
   cudaLaunchKernelEx(&config, kernel, arguments...);

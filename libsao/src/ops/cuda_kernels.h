@@ -85,13 +85,13 @@ struct PagedAttention {
 template <class T>
 void paged_attention(const PagedAttention<T>& arguments, void* stream);
 
-/// kTileRows consecutive tokens of a sequence, fewer at its end.
+/// kTileRows consecutive tokens of a sequence, fewer at its end; a block of a kernel may take a part of them.
 struct AttentionTile {
   std::int32_t begin;   ///< the sequence's first row in the pack
   std::int32_t length;  ///< the sequence's rows
   std::int32_t first;   ///< the tile's first row within the sequence, a multiple of kTileRows
 };
-inline constexpr std::int64_t kTileRows = 32;
+inline constexpr std::int64_t kTileRows = 128;
 
 template <class T>
 struct PackedAttention {

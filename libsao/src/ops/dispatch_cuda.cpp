@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "ops/cuda_dispatch.h"
@@ -220,16 +221,15 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
   return result;
 }
 
-// The tiles of all sequences. The last of a sequence sees the most keys and comes first, so that none is left for the
-// end.
-at::Tensor tiles_of(const at::Tensor& q, const at::Tensor& starts) {
-  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+// The tiles of all sequences, on q's device. The last of a sequence sees the most keys and comes first, so that none is
+// left for the end.
+at::Tensor new_tiles(const at::Tensor& q, const std::vector<std::int64_t>& starts) {
   std::vector<AttentionTile> tiles;
-  for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
-    const std::int64_t length = start[s + 1] - start[s];
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+    const std::int64_t length = starts[s + 1] - starts[s];
     for (std::int64_t first = (length - 1) / kTileRows * kTileRows; first >= 0 && length > 0; first -= kTileRows) {
       tiles.push_back(
-          {static_cast<std::int32_t>(start[s]), static_cast<std::int32_t>(length), static_cast<std::int32_t>(first)});
+          {static_cast<std::int32_t>(starts[s]), static_cast<std::int32_t>(length), static_cast<std::int32_t>(first)});
     }
   }
   constexpr std::int64_t kInts = sizeof(AttentionTile) / sizeof(std::int32_t);
@@ -237,6 +237,26 @@ at::Tensor tiles_of(const at::Tensor& q, const at::Tensor& starts) {
   if (!tiles.empty())
     std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), tiles.data(), tiles.size() * sizeof(AttentionTile));
   return on_device_of(q, numbers, at::kInt);
+}
+
+// They are the same in all layers of a model: a thread keeps its last ones, for the stream on which they were copied.
+at::Tensor tiles_of(const at::Tensor& q, const at::Tensor& starts, void* stream) {
+  struct Kept {
+    std::vector<std::int64_t> starts;
+    void* stream = nullptr;
+    at::Tensor tiles;
+  };
+  static thread_local Kept kept;
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  const std::int64_t* end = start + starts.size(0);
+  if (!kept.tiles.defined() || kept.stream != stream || kept.tiles.device() != q.device() ||
+      !std::equal(start, end, kept.starts.begin(), kept.starts.end())) {
+    kept = {};
+    std::vector<std::int64_t> numbers(start, end);
+    at::Tensor tiles = new_tiles(q, numbers);
+    kept = {std::move(numbers), stream, std::move(tiles)};
+  }
+  return kept.tiles;
 }
 
 template <class T>
@@ -265,10 +285,11 @@ at::Tensor packed_attention(const at::Tensor& q_in, const at::Tensor& k_in, cons
                             const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp) {
   check_alike(q_in, {k_in, v_in});
   TORCH_INTERNAL_ASSERT(q_in.size(2) <= kWidestHead);
-  const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in), tiles = tiles_of(q, starts);
+  const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in);
   at::Tensor result = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
   if (log_sum_exp != nullptr) *log_sum_exp = floats_like(q, {q.size(1), q.size(0)});
   on_stream(q, [&](void* stream) {
+    const at::Tensor tiles = tiles_of(q, starts, stream);
     with_type(q, [&](auto t) {
       using T = decltype(t);
       float* sums = log_sum_exp == nullptr ? nullptr : out<float>(*log_sum_exp);
@@ -283,11 +304,12 @@ std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, cons
                                                     const at::Tensor& result, const at::Tensor& log_sum_exp,
                                                     const at::Tensor& out_grad, const AttentionOptions& options) {
   check_alike(q_in, {k_in, v_in, result, out_grad});
-  const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in), tiles = tiles_of(q, starts);
+  const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in);
   const at::Tensor forward = result.contiguous(), grad = out_grad.contiguous();
   at::Tensor q_grad = at::empty(q.sizes(), q.options()), k_grad = at::empty(k.sizes(), k.options());
   at::Tensor v_grad = at::empty(v.sizes(), v.options()), delta = floats_like(q, {q.size(1), q.size(0)});
   on_stream(q, [&](void* stream) {
+    const at::Tensor tiles = tiles_of(q, starts, stream);
     with_type(q, [&](auto t) {
       using T = decltype(t);
       float* sums = static_cast<float*>(log_sum_exp.data_ptr());

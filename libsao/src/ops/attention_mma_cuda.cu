@@ -1,0 +1,667 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packed attention of bfloat16 on tensor cores, forward and backward, as FlashAttention-2 (arXiv 2307.08691) does it: a
+// warp has 16 or 32 rows of the scores and of the result in registers, the other side comes through shared memory while
+// the last product is computed; sums, softmax and what is kept between products are float32, the products' factors
+// bfloat16. Unlike there, backward has one kernel for the queries' gradient and one for the keys' and values', each
+// computing the scores again: no atomic additions, so the same bits every time.
+// In registers, element e of block n of a group of 16 rows is row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) + e
+// % 2. In shared memory the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts. 99 KB do everywhere.
+#include <type_traits>
+
+#include "ops/attention_device.h"
+#include "ops/cuda_mma.h"
+
+namespace sao::ops::cuda {
+namespace mma {
+namespace {
+
+constexpr float kLog2OfE = 1.44269504089f, kLogOf2 = 0.69314718056f;
+constexpr int kChunk = 8;                       // numbers of a copy: 16 bytes
+constexpr std::size_t kSharedBytes = 99 << 10;  // what a block can have on every architecture
+
+struct Arguments : AttentionArguments<BFloat16> {
+  // Weights are 2^(exponent * score - ..), where the score is the product or, with a cap, its tanh:
+  // tanh(scale / cap * product) = 1 - 2 / (1 + 2^(cap_exponent * product)).
+  float exponent, cap_exponent;
+  int reach;  // a key is seen by the queries from its own position to reach - 1 after it
+
+  __device__ bool sees_all(int first_query, int last_query, int first, int last_key) const {
+    return last_key <= first_query && first > last_query - reach;
+  }
+  __device__ bool sees_any(int first_query, int last_query, int first, int last_key) const {
+    return first <= last_query && last_key > first_query - reach;
+  }
+};
+
+// Of kGroups * 16 rows and kColumns columns, those of one thread.
+template <int kGroups, int kColumns>
+struct Fragments {
+  static constexpr int kBlocks = kColumns / 8;
+  float value[kGroups][kBlocks][4];
+
+  __device__ void clear() {
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int n = 0; n < kBlocks; ++n) {
+        SAO_UNROLL
+        for (int e = 0; e < 4; ++e) value[g][n][e] = 0.0f;
+      }
+    }
+  }
+
+  // Sets to x what is left of column row + left or right of column row + right.
+  __device__ void set_outside(int left, int right, int row, int column, float x) {
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const int diagonal = row + 16 * g + 8 * half + lane() / 4 - column - lane() % 4 * 2;
+        SAO_UNROLL
+        for (int n = 0; n < kBlocks; ++n) {
+          SAO_UNROLL
+          for (int e = 0; e < 2; ++e) {
+            if (8 * n + e < diagonal + left || 8 * n + e > diagonal + right) value[g][n][2 * half + e] = x;
+          }
+        }
+      }
+    }
+  }
+};
+
+// Where a chunk of a row is, in numbers from the start of the tile.
+template <int kDim>
+__device__ unsigned place_of(unsigned row, unsigned chunk) {
+  return row * kDim + (chunk ^ (row % 8)) * kChunk;
+}
+
+// From the place of chunk 0 or 1 to that of chunk 2 step or 2 step + 1 of the same row.
+__device__ inline unsigned at_step(unsigned place, int step) {
+  return (place ^ static_cast<unsigned>(2 * step % 8 * kChunk)) + static_cast<unsigned>(2 * step / 8 * 8 * kChunk);
+}
+
+// What a lane names in load_matrices to get 16 rows and 16 columns: as a left factor, or as a right one that is
+// transposed then; and as a right factor that is transposed already.
+template <int kDim>
+__device__ unsigned place_of_rows() {
+  const unsigned l = computed_here(threadIdx.x) % 32;
+  return place_of<kDim>(l % 16, l / 16);
+}
+template <int kDim>
+__device__ unsigned place_of_columns() {
+  const unsigned l = computed_here(threadIdx.x) % 32;
+  return place_of<kDim>(l / 16 * 8 + l % 8, l / 8 % 2);
+}
+
+// The left factors of a product: 16 rows a group of a tile, 16 columns a step.
+template <int kGroups, int kDim>
+struct LeftInShared {
+  const BFloat16* tile;
+  int first_row;
+  struct Here {
+    const BFloat16* rows;
+    unsigned place;
+    __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
+      load_matrices(a, rows + at_step(place, step) + 16 * g * kDim);
+    }
+  };
+  __device__ Here here() const { return {tile + first_row * kDim, place_of_rows<kDim>()}; }
+};
+
+template <int kGroups, int kColumns>
+struct LeftInRegisters {
+  std::uint32_t value[kGroups][kColumns / 16][4];
+  __device__ explicit LeftInRegisters(const LeftInShared<kGroups, kColumns>& shared) {
+    const auto from = shared.here();
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int step = 0; step < kColumns / 16; ++step) from.get(value[g][step], g, step);
+    }
+  }
+  __device__ explicit LeftInRegisters(const Fragments<kGroups, kColumns>& from) {
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int step = 0; step < kColumns / 16; ++step) {
+        SAO_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const float(&block)[4] = from.value[g][2 * step + i / 2];
+          value[g][step][i] = bfloat16_pair(block[i % 2 * 2], block[i % 2 * 2 + 1]);
+        }
+      }
+    }
+  }
+  __device__ const LeftInRegisters& here() const { return *this; }
+  __device__ void get(std::uint32_t (&a)[4], int g, int step) const {
+    SAO_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = value[g][step][i];
+  }
+};
+
+// products = left . rows^T
+template <int kDim, int kGroups, int kColumns, class Left>
+__device__ void multiply_by_transposed(const Left& left_factor, const BFloat16* rows,
+                                       Fragments<kGroups, kColumns>& products) {
+  const auto& left = left_factor.here();
+  products.clear();
+  const unsigned place = place_of_columns<kDim>();
+  SAO_UNROLL
+  for (int step = 0; step < kDim / 16; ++step) {
+    std::uint32_t a[kGroups][4];
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) left.get(a[g], g, step);
+    SAO_UNROLL
+    for (int n = 0; n < kColumns / 8; n += 2) {
+      std::uint32_t b[4];
+      load_matrices(b, rows + at_step(place, step) + 8 * n * kDim);
+      SAO_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        multiply_add(products.value[g][n], a[g], b[0], b[1]);
+        multiply_add(products.value[g][n + 1], a[g], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// sums += left . rows
+template <int kGroups, int kInner, int kDim>
+__device__ void add_product(const LeftInRegisters<kGroups, kInner>& left, const BFloat16* rows,
+                            Fragments<kGroups, kDim>& sums) {
+  const unsigned place = place_of_rows<kDim>();
+  SAO_UNROLL
+  for (int step = 0; step < kInner / 16; ++step) {
+    std::uint32_t a[kGroups][4];
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) left.get(a[g], g, step);
+    SAO_UNROLL
+    for (int n = 0; n < kDim / 8; n += 2) {
+      std::uint32_t b[4];
+      load_matrices_transposed(b, rows + at_step(place, n / 2) + 16 * step * kDim);
+      SAO_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        multiply_add(sums.value[g][n], a[g], b[0], b[1]);
+        multiply_add(sums.value[g][n + 1], a[g], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Starts to copy rows first .. first + kRows - 1 of one head; those from `end` on, and columns from head_dim on, are
+// zero.
+template <int kRows, int kDim, int kBlockThreads>
+__device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
+                          int head_dim) {
+  constexpr int kChunks = kDim / kChunk, kStep = kBlockThreads / kChunks;
+  static_assert(kRows % kStep == 0 && (kStep % 8 == 0 || 8 % kStep == 0));
+  const unsigned thread = computed_here(threadIdx.x), place = place_of<kDim>(thread / kChunks, thread % kChunks);
+  const int chunk = static_cast<int>(thread % kChunks), row0 = static_cast<int>(thread / kChunks);
+  const int rows_left = chunk * kChunk < head_dim ? end - first - row0 : 0;
+  const BFloat16* from = rows + (first + row0) * row_stride + chunk * kChunk;
+  SAO_UNROLL
+  for (int i = 0; i < kRows; i += kStep) {
+    start_copy<16>(tile + (place ^ static_cast<unsigned>(i % 8 * kChunk)) + i * kDim, from, i < rows_left);
+    from += kStep * row_stride;
+  }
+}
+
+// Products to scores.
+template <int kGroups, int kColumns>
+__device__ void apply_softcap(const Arguments& a, Fragments<kGroups, kColumns>& products) {
+  if (a.cap_exponent == 0.0f) return;
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int n = 0; n < kColumns / 8; ++n) {
+      SAO_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        float& x = products.value[g][n][e];
+        x = fmaf(-2.0f, fast_reciprocal(1.0f + fast_exp2(x * a.cap_exponent)), 1.0f);
+      }
+    }
+  }
+}
+
+// The softmax's weight of a key, and its derivative with respect to the product, less the scale.
+struct Weight {
+  float weight, slope;
+};
+__device__ Weight weigh(const Arguments& a, float score, float log2_sum) {
+  const float weight = fast_exp2(fmaf(score, a.exponent, -log2_sum));
+  return {weight, weight * fmaf(a.cap_exponent == 0.0f ? 0.0f : -score, score, 1.0f)};
+}
+
+// Writes sums * factors as rows first .. of one head, up to `end`.
+template <int kGroups, int kDim>
+__device__ void write_rows(Fragments<kGroups, kDim>& sums, const float (&factors)[kGroups][2], BFloat16* rows,
+                           std::int64_t row_stride, int first, int end, int head_dim) {
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int row = first + 16 * g + 8 * half + lane() / 4;
+      if (row >= end) continue;
+      BFloat16* to = rows + row * row_stride + lane() % 4 * 2;
+      SAO_UNROLL
+      for (int n = 0; n < kDim / 8; ++n) {
+        const float* pair = &sums.value[g][n][2 * half];
+        if (8 * n < head_dim) store_pair(to + 8 * n, pair[0] * factors[g][half], pair[1] * factors[g][half]);
+      }
+    }
+  }
+}
+
+// The shapes of the tiles: as many rows a warp as its registers hold, and for the widest heads the queries too. All but
+// one of the copies of a stage's keys and values run while the stage before is computed.
+template <int kDim>
+struct Forward {
+  static constexpr bool kInRegisters = kDim > 128;  // the queries
+  static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kQueries = 128;
+  static constexpr int kThreads = kQueries / kRows * 32, kKeys = kDim <= 64 ? 64 : kDim <= 128 ? 48 : 32;
+  static constexpr std::size_t kQueryBytes = sizeof(BFloat16) * kDim * kQueries;
+  static constexpr std::size_t kStageBytes = sizeof(BFloat16) * kDim * 2 * kKeys;
+  // Where the stages are: one takes the place of queries that have gone to registers.
+  static constexpr std::size_t kStage0 = kQueryBytes, kStage1 = kInRegisters ? 0 : kQueryBytes + kStageBytes;
+  static constexpr std::size_t kBytes = kQueryBytes + (kInRegisters ? 1 : 2) * kStageBytes;
+  static_assert(kBytes <= kSharedBytes && kStageBytes <= kQueryBytes);
+};
+
+template <int kDim>
+struct OfQueries {
+  static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kWarps = 4, kThreads = 32 * kWarps;
+  static constexpr int kQueries = kWarps * kRows, kKeys = 32;
+  static constexpr std::size_t kBytes = sizeof(BFloat16) * kDim * 2 * (kQueries + kKeys);
+  static_assert(kBytes <= kSharedBytes);
+};
+
+// Half of the warps sum the values' gradients, the others the keys': each has its side of the scores, K or V.
+template <int kDim>
+struct OfKeys {
+  static constexpr bool kInRegisters = kDim > 128;  // K or V
+  static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kPairs = kDim <= 128 ? 2 : 4;
+  static constexpr int kThreads = 64 * kPairs, kKeys = kPairs * kRows, kQueries = kDim <= 64 ? 64 : 32;
+  static constexpr std::size_t kTileBytes = sizeof(BFloat16) * kDim * kQueries;
+  static constexpr std::size_t kSumBytes = sizeof(float) * 2 * kQueries;  // log_sum_exp and delta of each query
+  static constexpr std::size_t kSlopeBytes = sizeof(float) * kKeys * kQueries;
+  static constexpr std::size_t kKeyBytes = sizeof(BFloat16) * kDim * kKeys;
+  // Rings: of Q and of the sums three, as the keys' warps are a step behind; of the rest two.
+  static constexpr std::size_t kGrads = 3 * kTileBytes, kSlopes = kGrads + 2 * kTileBytes;
+  static constexpr std::size_t kSums = kSlopes + 2 * kSlopeBytes, kKeysAt = kSums + 3 * kSumBytes;
+  static constexpr std::size_t kBytes = kKeysAt + (kInRegisters ? 0 : 2 * kKeyBytes);
+  static_assert(kBytes <= kSharedBytes && 2 * kQueries <= kThreads && (!kInRegisters || 2 * kKeyBytes <= kKeysAt));
+};
+
+// One block: one tile of queries of one head.
+template <int kDim>
+__global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Arguments a) {
+  using Shape = Forward<kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
+  using Left = std::conditional_t<Shape::kInRegisters, LeftInRegisters<kGroups, kDim>, LeftInShared<kGroups, kDim>>;
+  unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
+  BFloat16* queries = reinterpret_cast<BFloat16*>(shared);
+  const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
+  const int head_dim = static_cast<int>(a.head_dim);
+  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
+  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
+  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
+
+  const auto stage_of = [&](int stage) {  // [keys][D] of K and of V
+    return reinterpret_cast<BFloat16*>(shared + (stage == 0 ? Shape::kStage0 : Shape::kStage1));
+  };
+  const auto copy_stage = [&](int stage, int first) {
+    BFloat16* to = stage_of(stage);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
+  };
+  int first = a.first_key(tile.first) / kKeys * kKeys;
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
+                                             tile.length, head_dim);
+  copy_stage(0, first);
+  if constexpr (Shape::kInRegisters) {
+    wait_for_copies();
+    __syncthreads();
+  }
+  const Left left = Left(LeftInShared<kGroups, kDim>{queries, warp() * kRows});
+  Fragments<kGroups, kDim> out;
+  out.clear();
+  float top[kGroups][2], total[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    top[g][0] = top[g][1] = -kInfinity;
+    total[g][0] = total[g][1] = 0.0f;
+  }
+  for (int stage = 0; first < end; first += kKeys, stage ^= 1) {
+    wait_for_copies();
+    __syncthreads();  // this stage is here; the other has been read
+    if (first + kKeys < end) copy_stage(stage ^ 1, first + kKeys);
+    // Of a tile on the diagonal, and of the last of a sequence, not every warp has something to see.
+    if (query0 >= end || !a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1)) continue;
+    const BFloat16* keys = stage_of(stage);
+    Fragments<kGroups, kKeys> score;
+    multiply_by_transposed<kDim>(left, keys, score);
+    apply_softcap(a, score);
+    if (!a.sees_all(query0, query0 + kRows - 1, first, first + kKeys - 1)) {
+      score.set_outside(1 - a.reach, 0, query0, first, -kInfinity);
+    }
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        float highest = top[g][half];
+        SAO_UNROLL
+        for (int n = 0; n < kKeys / 8; ++n)
+          highest = fmaxf(highest, fmaxf(score.value[g][n][2 * half], score.value[g][n][2 * half + 1]));
+        highest = maximum_over<4>(highest);
+        // A row that has seen no key yet keeps its -infinity; its weights are all zero.
+        const float base = highest == -kInfinity ? 0.0f : highest * a.exponent;
+        const float shrink = fast_exp2(fmaf(top[g][half], a.exponent, -base));
+        float sum = 0.0f;
+        SAO_UNROLL
+        for (int n = 0; n < kKeys / 8; ++n) {
+          SAO_UNROLL
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            score.value[g][n][e] = fast_exp2(fmaf(score.value[g][n][e], a.exponent, -base));
+            sum += score.value[g][n][e];
+          }
+        }
+        top[g][half] = highest;
+        total[g][half] = fmaf(total[g][half], shrink, sum);  // of this thread's columns
+        SAO_UNROLL
+        for (int n = 0; n < kDim / 8; ++n) {
+          out.value[g][n][2 * half] *= shrink;
+          out.value[g][n][2 * half + 1] *= shrink;
+        }
+      }
+    }
+    add_product(LeftInRegisters<kGroups, kKeys>(score), keys + kKeys * kDim, out);
+  }
+  float factors[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int query = query0 + 16 * g + 8 * half + lane() / 4;
+      const float sum = sum_over<4>(total[g][half]);
+      factors[g][half] = 1.0f / sum;
+      if (a.log_sum_exp != nullptr && query < end && lane() % 4 == 0)
+        a.log_sum_exp[row_of(a, tile, query, head)] = top[g][half] * a.exponent * kLogOf2 + logf(sum);
+    }
+  }
+  write_rows(out, factors, a.out + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end, head_dim);
+}
+
+// One block: one tile of queries of one head.
+template <int kDim>
+__global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Arguments a) {
+  using Shape = OfQueries<kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
+  BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
+  BFloat16* grads = queries + kQueries * kDim;  // the output's gradient
+  BFloat16* keys = grads + kQueries * kDim;
+  BFloat16* values = keys + kKeys * kDim;
+  const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
+  const int head_dim = static_cast<int>(a.head_dim);
+  const HeadRows<BFloat16> out_grad = a.out_grad_rows();
+  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
+  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
+  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
+
+  int first = a.first_key(tile.first) / kKeys * kKeys;
+  copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
+                                             tile.first, tile.length, head_dim);
+  copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
+                                             tile.length, head_dim);
+  const LeftInShared<kGroups, kDim> left_queries{queries, warp() * kRows};
+  const LeftInShared<kGroups, kDim> left_grads{grads, warp() * kRows};
+  Fragments<kGroups, kDim> q_grad;
+  q_grad.clear();
+  float log2_sum[kGroups][2], delta[kGroups][2], factors[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    SAO_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int query = query0 + 16 * g + 8 * half + lane() / 4;
+      const std::int64_t at = row_of(a, tile, query, head);
+      log2_sum[g][half] = query < end ? a.log_sum_exp[at] * kLog2OfE : 0.0f;
+      delta[g][half] = query < end ? a.delta[at] : 0.0f;
+      factors[g][half] = a.scale;
+    }
+  }
+  for (; first < end; first += kKeys) {
+    wait_for_copies();
+    __syncthreads();  // the values are here; the last keys have been read
+    copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
+    Fragments<kGroups, kKeys> weight_grad, score;
+    const bool sees_any = query0 < end && a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1);
+    if (sees_any) multiply_by_transposed<kDim>(left_grads, values, weight_grad);
+    wait_for_copies();
+    __syncthreads();  // the keys are here; the values have been read
+    if (first + kKeys < end)
+      copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first + kKeys, end, head_dim);
+    if (!sees_any) continue;
+    multiply_by_transposed<kDim>(left_queries, keys, score);
+    apply_softcap(a, score);
+    SAO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      SAO_UNROLL
+      for (int n = 0; n < kKeys / 8; ++n) {
+        SAO_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          float& x = score.value[g][n][e];
+          x = weigh(a, x, log2_sum[g][e / 2]).slope * (weight_grad.value[g][n][e] - delta[g][e / 2]);
+        }
+      }
+    }
+    if (!a.sees_all(query0, query0 + kRows - 1, first, first + kKeys - 1)) {
+      score.set_outside(1 - a.reach, 0, query0, first, 0.0f);
+    }
+    add_product(LeftInRegisters<kGroups, kKeys>(score), keys, q_grad);
+  }
+  write_rows(q_grad, factors, a.q_grad + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end,
+             head_dim);
+}
+
+// One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair
+// of warps has the same keys. One computes the weights and sums the values' gradient; the other, with the slopes that
+// it gets from the first, computes the products' gradients and sums the keys'. It does the second half of that one step
+// later: then it never waits for the first, and multiplies while that one computes weights.
+template <int kDim>
+__global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Arguments a) {
+  using Shape = OfKeys<kDim>;
+  constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
+  constexpr int kThreads = Shape::kThreads, kBlocks = kQueries / 8;
+  using Left = std::conditional_t<Shape::kInRegisters, LeftInRegisters<kGroups, kDim>, LeftInShared<kGroups, kDim>>;
+  unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
+  BFloat16* keys = reinterpret_cast<BFloat16*>(Shape::kInRegisters ? shared : shared + Shape::kKeysAt);
+  BFloat16* values = keys + kKeys * kDim;
+  const AttentionTile tile = part_of_tiles<kKeys, true>(a.tiles, a.tile_count, blockIdx.x);
+  if (tile.first >= tile.length) return;
+  const int first = tile.first, end = a.end_of_queries(min(first + kKeys, tile.length) - 1, tile.length);
+  const int kv_head = static_cast<int>(blockIdx.y), head_dim = static_cast<int>(a.head_dim);
+  const int pair = warp() % Shape::kPairs, key0 = first + pair * kRows;
+  const bool of_values = warp() < Shape::kPairs;
+  const HeadRows<BFloat16> out_grad = a.out_grad_rows();
+
+  copy_tile<kKeys, kDim, kThreads>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length,
+                                   head_dim);
+  copy_tile<kKeys, kDim, kThreads>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length,
+                                   head_dim);
+  if constexpr (Shape::kInRegisters) {
+    wait_for_copies();
+    __syncthreads();
+  }
+  const Left left = Left(LeftInShared<kGroups, kDim>{of_values ? keys : values, pair * kRows});
+  if constexpr (Shape::kInRegisters) {
+    __syncthreads();  // the rings are free
+  }
+
+  const auto queries_at = [&](int third) { return reinterpret_cast<BFloat16*>(shared + third * Shape::kTileBytes); };
+  const auto grads_at = [&](int half) {
+    return reinterpret_cast<BFloat16*>(shared + Shape::kGrads + half * Shape::kTileBytes);
+  };
+  const auto sums_at = [&](int third) {
+    return reinterpret_cast<float*>(shared + Shape::kSums + third * Shape::kSumBytes);
+  };
+  const auto slopes_at = [&](int half) {  // [pair][group][block][lane]
+    return reinterpret_cast<float4*>(shared + Shape::kSlopes + half * Shape::kSlopeBytes) +
+           pair * kGroups * kBlocks * 32 + lane();
+  };
+  const auto copy_step = [&](int third, int half, int head, int query0) {
+    copy_tile<kQueries, kDim, kThreads>(queries_at(third), head_rows(a.q, tile.begin, head), a.q.token_stride, query0,
+                                        tile.length, head_dim);
+    copy_tile<kQueries, kDim, kThreads>(grads_at(half), head_rows(out_grad, tile.begin, head), out_grad.token_stride,
+                                        query0, tile.length, head_dim);
+    const int thread = static_cast<int>(computed_here(threadIdx.x)), query = query0 + thread % kQueries;
+    if (thread < 2 * kQueries) {
+      const float* sums = thread < kQueries ? a.log_sum_exp : a.delta;
+      start_copy<4>(sums_at(third) + thread, sums + row_of(a, tile, query, head), query < tile.length);
+    }
+  };
+  const auto hide = [&](Fragments<kGroups, kQueries>& values_of, int query0) {
+    if (!a.sees_all(query0, query0 + kQueries - 1, key0, key0 + kRows - 1))
+      values_of.set_outside(0, a.reach - 1, key0, query0, 0.0f);
+  };
+
+  const int group = static_cast<int>(a.heads / a.kv_heads);
+  int head = kv_head * group, query0 = first;  // of the step that is copied next
+  const int steps = group * ((end - first + kQueries - 1) / kQueries);
+  Fragments<kGroups, kDim> sums;
+  sums.clear();
+  Fragments<kGroups, kQueries> weight_grads;
+  weight_grads.clear();
+  copy_step(0, 0, head, query0);
+  int this_query0 = first;
+  for (int step = 0, third = 0; step <= steps; ++step) {
+    wait_for_copies();
+    __syncthreads();  // this step's copies and the last one's slopes are here; what this step replaces has been read
+    const int last_query0 = this_query0, half = step % 2, last_third = third == 0 ? 2 : third - 1;
+    const int this_third = third;
+    third = third == 2 ? 0 : third + 1;
+    this_query0 = query0;
+    query0 += kQueries;
+    if (query0 >= end) {
+      query0 = first;
+      ++head;
+    }
+    if (step + 1 < steps) copy_step(third, 1 - half, head, query0);
+    if (of_values) {
+      if (step == steps) break;
+      Fragments<kGroups, kQueries> weights;
+      multiply_by_transposed<kDim>(left, queries_at(this_third), weights);
+      apply_softcap(a, weights);
+      SAO_UNROLL
+      for (int n = 0; n < kBlocks; ++n) {
+        const float* log_sum_exp = sums_at(this_third) + 8 * n + lane() % 4 * 2;
+        const float log2_sum[2] = {log_sum_exp[0] * kLog2OfE, log_sum_exp[1] * kLog2OfE};
+        SAO_UNROLL
+        for (int g = 0; g < kGroups; ++g) {
+          float slope[4];
+          SAO_UNROLL
+          for (int e = 0; e < 4; ++e) {
+            const Weight w = weigh(a, weights.value[g][n][e], log2_sum[e % 2]);
+            weights.value[g][n][e] = w.weight;
+            slope[e] = w.slope;
+          }
+          slopes_at(half)[(g * kBlocks + n) * 32] = make_float4(slope[0], slope[1], slope[2], slope[3]);
+        }
+      }
+      hide(weights, this_query0);
+      add_product(LeftInRegisters<kGroups, kQueries>(weights), grads_at(half), sums);
+    } else {
+      if (step > 0) {
+        SAO_UNROLL
+        for (int n = 0; n < kBlocks; ++n) {
+          const float* delta = sums_at(last_third) + kQueries + 8 * n + lane() % 4 * 2;
+          SAO_UNROLL
+          for (int g = 0; g < kGroups; ++g) {
+            const float4 slope = slopes_at(1 - half)[(g * kBlocks + n) * 32];
+            float(&x)[4] = weight_grads.value[g][n];
+            x[0] = slope.x * (x[0] - delta[0]);
+            x[1] = slope.y * (x[1] - delta[1]);
+            x[2] = slope.z * (x[2] - delta[0]);
+            x[3] = slope.w * (x[3] - delta[1]);
+          }
+        }
+        hide(weight_grads, last_query0);
+        add_product(LeftInRegisters<kGroups, kQueries>(weight_grads), queries_at(last_third), sums);
+      }
+      if (step == steps) break;
+      multiply_by_transposed<kDim>(left, grads_at(half), weight_grads);
+    }
+  }
+  float factors[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) factors[g][0] = factors[g][1] = of_values ? 1.0f : a.scale;
+  write_rows(sums, factors, (of_values ? a.v_grad : a.k_grad) + (tile.begin * a.kv_heads + kv_head) * head_dim,
+             a.kv_heads * head_dim, key0, tile.length, head_dim);
+}
+
+Arguments with_exponents(const AttentionArguments<BFloat16>& arguments) {
+  Arguments a{};
+  static_cast<AttentionArguments<BFloat16>&>(a) = arguments;
+  constexpr std::int64_t kFar = std::int64_t{1} << 30;
+  a.reach = static_cast<int>(a.window > 0 ? min(a.window, kFar) : kFar);
+  a.exponent = (a.softcap > 0.0f ? a.softcap : a.scale) * kLog2OfE;
+  a.cap_exponent = a.softcap > 0.0f ? 2.0f * kLog2OfE * a.scale / a.softcap : 0.0f;
+  return a;
+}
+
+template <int kDim>
+void run_forward(const Arguments& a, void* stream) {
+  using Shape = Forward<kDim>;
+  launch<Shape::kThreads>(attend_tiles<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads, Shape::kBytes,
+                          stream, a);
+}
+
+template <int kDim>
+void run_backward(const Arguments& a, void* stream) {
+  using Shape = OfQueries<kDim>;
+  launch<Shape::kThreads>(backward_queries<kDim>, a.tile_count * (kTileRows / Shape::kQueries), a.heads, Shape::kBytes,
+                          stream, a);
+  using Keys = OfKeys<kDim>;
+  launch<Keys::kThreads>(backward_keys<kDim>, a.tile_count * (kTileRows / Keys::kKeys), a.kv_heads, Keys::kBytes,
+                         stream, a);
+}
+
+bool in_chunks(const HeadRows<BFloat16>& rows) {
+  return reinterpret_cast<std::uintptr_t>(rows.data) % (kChunk * sizeof(BFloat16)) == 0 &&
+         rows.token_stride % kChunk == 0 && rows.head_stride % kChunk == 0;
+}
+
+}  // namespace
+}  // namespace mma
+
+bool fits_tensor_cores(const AttentionArguments<BFloat16>& a) {
+  return a.head_dim % 16 == 0 && a.head_dim <= kMaxHeadDim && a.scale > 0.0f && mma::in_chunks(a.q) &&
+         mma::in_chunks(a.k) && mma::in_chunks(a.v) && mma::in_chunks({a.out, 0, 0}) &&
+         mma::in_chunks({a.out_grad, 0, 0});
+}
+
+void attend_on_tensor_cores(const AttentionArguments<BFloat16>& arguments, void* stream) {
+  const mma::Arguments a = mma::with_exponents(arguments);
+  if (a.head_dim <= 64) {
+    mma::run_forward<64>(a, stream);
+  } else if (a.head_dim <= 128) {
+    mma::run_forward<128>(a, stream);
+  } else {
+    mma::run_forward<256>(a, stream);
+  }
+}
+
+void attend_backward_on_tensor_cores(const AttentionArguments<BFloat16>& arguments, void* stream) {
+  const mma::Arguments a = mma::with_exponents(arguments);
+  if (a.head_dim <= 64) {
+    mma::run_backward<64>(a, stream);
+  } else if (a.head_dim <= 128) {
+    mma::run_backward<128>(a, stream);
+  } else {
+    mma::run_backward<256>(a, stream);
+  }
+}
+
+}  // namespace sao::ops::cuda
