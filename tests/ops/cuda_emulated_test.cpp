@@ -18,6 +18,7 @@
 #include "ops/dispatch_cuda.cpp"
 #include "ops/log_probs_cuda.cu"
 #include "ops/paged_attention_cuda.cu"
+#include "ops/paged_decode_cuda.cu"
 #include "ops/pointwise_cuda.cu"
 
 namespace sao::ops {
@@ -276,6 +277,50 @@ TEST_P(Emulated, PagedAttention) {
       if (step == 75) {
         EXPECT_TRUE(testing::identical(at::cat(outputs), steps_of_whole));
       }
+    }
+  }
+}
+
+// One new token a sequence, over one and several parts of keys.
+TEST_P(Emulated, PagedDecode) {
+  struct Form {
+    std::int64_t heads, kv_heads, head_dim;
+    double softcap;
+    std::int64_t window;
+  };
+  const std::vector<std::int64_t> lengths{1, 17, 255, 256, 257, 600};
+  for (const Form& c : {Form{2, 2, 16, 0.0, 0}, Form{4, 2, 64, 20.0, 300}, Form{3, 1, 80, 0.0, 100},
+                        Form{4, 1, 128, 0.0, 0}, Form{11, 1, 24, 5.0, 0}, Form{2, 1, 256, 50.0, 257}}) {
+    std::int64_t blocks = 0, widest = 0;
+    for (const std::int64_t length : lengths) widest = std::max(widest, (length + kCacheBlock - 1) / kCacheBlock);
+    at::Tensor tables = at::zeros({static_cast<std::int64_t>(lengths.size()), widest}, at::kInt);
+    for (std::size_t s = 0; s < lengths.size(); ++s) {
+      for (std::int64_t b = 0; b * kCacheBlock < lengths[s]; ++b) {
+        tables[static_cast<std::int64_t>(s)][b] = static_cast<int>(blocks++ * 5 % 97);
+      }
+    }
+    ASSERT_LT(blocks, 97);
+    at::Tensor keys = random({97, c.kv_heads, c.head_dim, kCacheBlock}),
+               values = random({97, c.kv_heads, kCacheBlock, c.head_dim});
+    for (std::size_t s = 0; s < lengths.size(); ++s) {  // what is past the end may be anything
+      const std::int64_t last = (lengths[s] - 1) / kCacheBlock, kept = (lengths[s] - 1) % kCacheBlock + 1;
+      const std::int64_t block = tables[static_cast<std::int64_t>(s)][last].item<int>();
+      keys[block].narrow(2, kept, kCacheBlock - kept).fill_(NAN);
+      values[block].narrow(1, kept, kCacheBlock - kept).fill_(NAN);
+    }
+    const auto count = static_cast<std::int64_t>(lengths.size());
+    const at::Tensor q = random({count, c.heads, c.head_dim}), starts = at::arange(count + 1);
+    const at::Tensor ends = at::tensor(lengths);
+    const AttentionOptions options{.scale = 1.0 / std::sqrt(c.head_dim), .softcap = c.softcap, .window = c.window};
+    const at::Tensor out = table().paged_attention(q, keys, values, starts, ends, tables, options);
+    const at::Tensor expected = reference::paged_attention(q.to(at::kDouble), keys.to(at::kDouble),
+                                                           values.to(at::kDouble), starts, ends, tables, options);
+    EXPECT_TRUE(close(out, expected, tolerance(), tolerance())) << c.head_dim;
+    for (std::int64_t s = 0; s < count; ++s) {
+      const at::Tensor alone =
+          table().paged_attention(q.narrow(0, s, 1), keys, values, at::arange(2), ends.narrow(0, s, 1),
+                                  tables.narrow(0, s, 1).contiguous(), options);
+      EXPECT_TRUE(testing::identical(alone, out.narrow(0, s, 1))) << c.head_dim << " sequence " << s;
     }
   }
 }

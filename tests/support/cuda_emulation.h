@@ -30,6 +30,7 @@
 
 #define __global__
 #define __device__
+#define __host__
 #define __shared__ thread_local
 #define __launch_bounds__(...)
 

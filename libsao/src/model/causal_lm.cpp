@@ -203,6 +203,8 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
   const RotaryTables rope = impl.rotary_tables(given.longest);
   const std::shared_ptr<const PackedModel> packed = impl.packed();
   const KvStep step = given.on(impl.device());
+  // Of several tokens a sequence a GPU's kernel is planned from what the host knows of them.
+  const KvStep& sequences = given.slots.size(0) > given.lengths.size(0) ? given : step;
 
   at::Tensor h = impl.embed(ids.to(impl.device()));
   for (std::size_t i = 0; i < impl.weights.layers.size(); ++i) {
@@ -210,7 +212,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
     at::Tensor& values = cache.values(static_cast<std::int64_t>(i));
     const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
       ops::append_to_cache(k, v, step.slots, keys, values);
-      return ops::paged_attention(q, keys, values, step.starts, step.lengths, step.block_tables,
+      return ops::paged_attention(q, keys, values, sequences.starts, sequences.lengths, sequences.block_tables,
                                   impl.attention_options(i));
     };
     h = detail::decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &packed->layers[i], h,

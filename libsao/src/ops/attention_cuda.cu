@@ -442,6 +442,14 @@ void packed_attention(const PackedAttention<T>& packed, void* stream) {
   attend(with_packs(a), stream);
 }
 
+bool prefill_attention(const PackedAttention<BFloat16>& packed, void* stream) {
+  AttentionArguments<BFloat16> a{};
+  static_cast<PackedAttention<BFloat16>&>(a) = packed;
+  if (!fits_tensor_cores(a)) return false;
+  attend_on_tensor_cores(a, stream);
+  return true;
+}
+
 template <class T>
 void packed_attention_backward(const PackedAttention<T>& packed, const T* out_grad, float* delta, T* q_grad, T* k_grad,
                                T* v_grad, void* stream) {

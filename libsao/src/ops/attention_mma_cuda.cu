@@ -316,8 +316,8 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
     copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
   };
   int first = a.first_key(tile.first) / kKeys * kKeys;
-  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
-                                             tile.length, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.query_begin, head), a.q.token_stride,
+                                             tile.first, tile.length, head_dim);
   copy_stage(0, first);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
@@ -389,7 +389,8 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
         a.log_sum_exp[row_of(a, tile, query, head)] = top[g][half] * a.exponent * kLogOf2 + logf(sum);
     }
   }
-  write_rows(out, factors, a.out + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end, head_dim);
+  write_rows(out, factors, a.out + (tile.query_begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end,
+             head_dim);
 }
 
 // One block: one tile of queries of one head.

@@ -80,16 +80,29 @@ struct PagedAttention {
   float scale, softcap;  ///< softcap 0: none
   std::int64_t window;   ///< 0: none
   T* out;                ///< [tokens][heads][head_dim]
+  // Of paged_decode alone:
+  float* parts;             ///< scratch [sequences][heads][part_count][head_dim + 2]; null where part_count is 1
+  std::int64_t part_count;  ///< parts of kDecodePart keys that the widest table has room for
 };
 
 template <class T>
 void paged_attention(const PagedAttention<T>& arguments, void* stream);
 
+inline constexpr std::int64_t kDecodePart = 256;
+
+/// The rows of sequences that have one new token; the others' are left as they are. Where decodes() allows it: keys and
+/// values are read 16 bytes at a time.
+template <class T>
+void paged_decode(const PagedAttention<T>& arguments, void* stream);
+template <class T>
+bool decodes(const PagedAttention<T>& arguments);
+
 /// kTileRows consecutive tokens of a sequence, fewer at its end; a block of a kernel may take a part of them.
 struct AttentionTile {
   std::int32_t begin;   ///< the sequence's first row in the pack
   std::int32_t length;  ///< the sequence's rows
-  std::int32_t first;   ///< the tile's first row within the sequence, a multiple of kTileRows
+  std::int32_t first;   ///< the tile's first row within the sequence; a multiple of kTileRows, but of prefill tiles
+  std::int32_t query_begin;  ///< where the sequence's first row would be among the queries: begin, but of prefill tiles
 };
 inline constexpr std::int64_t kTileRows = 128;
 
@@ -107,6 +120,23 @@ struct PackedAttention {
 
 template <class T>
 void packed_attention(const PackedAttention<T>& arguments, void* stream);
+
+/// New tokens of sequences whose keys and values have been gathered: k and v are [keys][kv_heads][head_dim] of all
+/// sequences one after the other, tile.length is what a sequence has of them, its new tokens at the end. False where
+/// the tensor cores do not take the shape: nothing is launched then.
+bool prefill_attention(const PackedAttention<BFloat16>& arguments, void* stream);
+
+/// A block of the cache, and the rows that its first `count` keys go to.
+struct GatheredPage {
+  std::int32_t block;
+  std::int32_t row;
+  std::int32_t count;
+};
+
+/// Keys and values of blocks of the cache as rows [row][kv_heads][head_dim].
+template <class T>
+void gather_pages(std::int64_t pages, std::int64_t kv_heads, std::int64_t head_dim, const GatheredPage* page,
+                  const T* keys, const T* values, T* key_rows, T* value_rows, void* stream);
 
 /// out and log_sum_exp as the forward pass gave them; everything dense. delta [heads][tokens] is scratch.
 template <class T>

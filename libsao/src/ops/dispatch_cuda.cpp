@@ -187,35 +187,142 @@ void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor&
   });
 }
 
+// A tensor of structs of 32-bit numbers, on x's device.
+template <class Struct>
+at::Tensor structs_on_device_of(const at::Tensor& x, const std::vector<Struct>& structs) {
+  constexpr std::int64_t kInts = sizeof(Struct) / sizeof(std::int32_t);
+  at::Tensor numbers = at::empty({static_cast<std::int64_t>(structs.size()), kInts}, at::TensorOptions(at::kInt));
+  if (!structs.empty()) {
+    std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), structs.data(), structs.size() * sizeof(Struct));
+  }
+  return on_device_of(x, numbers, at::kInt);
+}
+
+// What a step of the paged cache is made of, on the device. It is the same in all layers of a model: a thread keeps its
+// last one.
+struct PagedStep {
+  at::Tensor given_starts = {};  // held, so that no other tensor has its place
+  void* stream = nullptr;
+  at::Tensor starts = {}, lengths = {}, tables = {};
+  // Of the sequences with several new tokens: what packed attention takes, over keys that are gathered first.
+  at::Tensor tiles = {}, pages = {};
+  std::int64_t gathered = 0;  // keys
+};
+
+PagedStep new_step(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& tables) {
+  PagedStep step{.given_starts = starts,
+                 .starts = on_device_of(q, starts, at::kLong),
+                 .lengths = on_device_of(q, lengths, at::kLong),
+                 .tables = on_device_of(q, tables, at::kInt)};
+  if (!starts.device().is_cpu()) return step;
+  const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
+  const std::int64_t* length = lengths.const_data_ptr<std::int64_t>();
+  std::vector<AttentionTile> tiles;
+  std::vector<GatheredPage> pages;
+  const auto narrow = [](std::int64_t n) { return static_cast<std::int32_t>(n); };
+  for (std::int64_t s = 0; s < lengths.size(0); ++s) {
+    const std::int64_t count = start[s + 1] - start[s], before = length[s] - count;
+    if (count < 2) continue;
+    for (std::int64_t first = (count - 1) / kTileRows * kTileRows; first >= 0; first -= kTileRows) {
+      tiles.push_back({.begin = narrow(step.gathered),
+                       .length = narrow(length[s]),
+                       .first = narrow(before + first),
+                       .query_begin = narrow(start[s] - before)});
+    }
+    const std::int32_t* table = tables.const_data_ptr<std::int32_t>() + s * tables.stride(0);
+    for (std::int64_t key = 0; key < length[s]; key += kAttentionBlock) {
+      pages.push_back({.block = table[key / kAttentionBlock],
+                       .row = narrow(step.gathered + key),
+                       .count = narrow(std::min(kAttentionBlock, length[s] - key))});
+    }
+    step.gathered += length[s];
+  }
+  step.tiles = structs_on_device_of(q, tiles);
+  step.pages = structs_on_device_of(q, pages);
+  return step;
+}
+
+const PagedStep& step_of(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& lengths,
+                         const at::Tensor& tables, void* stream) {
+  static thread_local PagedStep kept;
+  if (!kept.given_starts.defined() || !kept.given_starts.is_same(starts) || kept.stream != stream ||
+      kept.starts.device() != q.device()) {
+    kept = {};
+    kept = new_step(q, starts, lengths, tables);
+    kept.stream = stream;
+  }
+  return kept;
+}
+
+// Several new tokens of a sequence, on tensor cores.
+bool prefill(const PagedAttention<BFloat16>& paged, const PagedStep& step, const at::Tensor& like, void* stream) {
+  if (!step.tiles.defined() || paged.head_dim % 16 != 0) return false;
+  PackedAttention<BFloat16> a{};
+  a.tokens = paged.tokens;
+  a.heads = paged.heads;
+  a.kv_heads = paged.kv_heads;
+  a.head_dim = paged.head_dim;
+  a.q = paged.q;
+  a.tiles = static_cast<const AttentionTile*>(step.tiles.const_data_ptr());
+  a.tile_count = step.tiles.size(0);
+  a.scale = paged.scale;
+  a.softcap = paged.softcap;
+  a.window = paged.window;
+  a.out = paged.out;
+  const at::Tensor rows = at::empty({2, step.gathered, a.kv_heads, a.head_dim}, like.options());
+  BFloat16* keys = out<BFloat16>(rows);
+  BFloat16* values = keys + rows.stride(0);
+  a.k = {keys, a.kv_heads * a.head_dim, a.head_dim};
+  a.v = {values, a.kv_heads * a.head_dim, a.head_dim};
+  gather_pages<BFloat16>(step.pages.size(0), a.kv_heads, a.head_dim,
+                         static_cast<const GatheredPage*>(step.pages.const_data_ptr()), paged.keys, paged.values, keys,
+                         values, stream);
+  return prefill_attention(a, stream);
+}
+
 at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const at::Tensor& values,
                            const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                            const AttentionOptions& options) {
   check_alike(q_in, {keys, values});
   TORCH_INTERNAL_ASSERT(keys.is_contiguous() && values.is_contiguous() && keys.size(2) <= kWidestHead);
-  const at::Tensor q = last_dense(q_in), at_starts = on_device_of(q, starts, at::kLong);
-  const at::Tensor at_lengths = on_device_of(q, lengths, at::kLong), tables = on_device_of(q, block_tables, at::kInt);
+  const at::Tensor q = last_dense(q_in);
   at::Tensor result = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
   on_stream(q, [&](void* stream) {
+    const bool several = q.size(0) > lengths.size(0);
+    const PagedStep step = several ? step_of(q, starts, lengths, block_tables, stream)
+                                   : PagedStep{.starts = on_device_of(q, starts, at::kLong),
+                                               .lengths = on_device_of(q, lengths, at::kLong),
+                                               .tables = on_device_of(q, block_tables, at::kInt)};
     with_type(q, [&](auto t) {
       using T = decltype(t);
       PagedAttention<T> a{};
       a.tokens = q.size(0);
-      a.sequences = at_lengths.size(0);
+      a.sequences = step.lengths.size(0);
       a.heads = q.size(1);
       a.kv_heads = keys.size(1);
       a.head_dim = q.size(2);
       a.q = head_rows<T>(q);
       a.keys = in<T>(keys);
       a.values = in<T>(values);
-      a.starts = in<std::int64_t>(at_starts);
-      a.lengths = in<std::int64_t>(at_lengths);
-      a.tables = in<std::int32_t>(tables);
-      a.table_stride = tables.size(1);
+      a.starts = in<std::int64_t>(step.starts);
+      a.lengths = in<std::int64_t>(step.lengths);
+      a.tables = in<std::int32_t>(step.tables);
+      a.table_stride = step.tables.size(1);
       a.scale = static_cast<float>(options.scale);
       a.softcap = static_cast<float>(options.softcap);
       a.window = options.window;
       a.out = out<T>(result);
-      cuda::paged_attention<T>(a, stream);
+      bool rest = several;  // to be computed without tensor cores
+      if constexpr (std::is_same_v<T, BFloat16>) rest = several && !prefill(a, step, q, stream);
+      if (rest || !decodes(a)) {
+        cuda::paged_attention<T>(a, stream);
+        return;
+      }
+      a.part_count = (step.tables.size(1) * kAttentionBlock + kDecodePart - 1) / kDecodePart;
+      at::Tensor parts;
+      if (a.part_count > 1) parts = floats_like(q, {a.sequences, a.heads, a.part_count, a.head_dim + 2});
+      a.parts = parts.defined() ? out<float>(parts) : nullptr;
+      cuda::paged_decode<T>(a, stream);
     });
   });
   return result;
@@ -228,15 +335,11 @@ at::Tensor new_tiles(const at::Tensor& q, const std::vector<std::int64_t>& start
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
     const std::int64_t length = starts[s + 1] - starts[s];
     for (std::int64_t first = (length - 1) / kTileRows * kTileRows; first >= 0 && length > 0; first -= kTileRows) {
-      tiles.push_back(
-          {static_cast<std::int32_t>(starts[s]), static_cast<std::int32_t>(length), static_cast<std::int32_t>(first)});
+      const auto begin = static_cast<std::int32_t>(starts[s]);
+      tiles.push_back({begin, static_cast<std::int32_t>(length), static_cast<std::int32_t>(first), begin});
     }
   }
-  constexpr std::int64_t kInts = sizeof(AttentionTile) / sizeof(std::int32_t);
-  at::Tensor numbers = at::empty({static_cast<std::int64_t>(tiles.size()), kInts}, at::TensorOptions(at::kInt));
-  if (!tiles.empty())
-    std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), tiles.data(), tiles.size() * sizeof(AttentionTile));
-  return on_device_of(q, numbers, at::kInt);
+  return structs_on_device_of(q, tiles);
 }
 
 // They are the same in all layers of a model: a thread keeps its last ones, for the stream on which they were copied.

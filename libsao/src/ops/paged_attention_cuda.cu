@@ -158,7 +158,34 @@ void run_pages(const PagedAttention<T>& a, void* stream) {
          a);
 }
 
+// One block: one page of one head. Keys [D][16] turn to rows through shared memory.
+template <class T>
+__global__ void __launch_bounds__(kThreads) gather(int kv_heads, int head_dim, const GatheredPage* pages, const T* keys,
+                                                   const T* values, T* key_rows, T* value_rows) {
+  T* turned = reinterpret_cast<T*>(dynamic_shared);  // [16][D + 2]
+  const GatheredPage page = pages[blockIdx.x];
+  const int head = static_cast<int>(blockIdx.y), stride = head_dim + 2;
+  const std::int64_t from = (static_cast<std::int64_t>(page.block) * kv_heads + head) * head_dim * kPageKeys;
+  for (int i = static_cast<int>(threadIdx.x); i < head_dim * kPageKeys; i += kThreads) {
+    turned[i % kPageKeys * stride + i / kPageKeys] = keys[from + i];
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < head_dim * page.count; i += kThreads) {
+    const int key = i / head_dim, d = i % head_dim;
+    const std::int64_t to = (static_cast<std::int64_t>(page.row + key) * kv_heads + head) * head_dim + d;
+    key_rows[to] = turned[key * stride + d];
+    value_rows[to] = values[from + i];
+  }
+}
+
 }  // namespace
+
+template <class T>
+void gather_pages(std::int64_t pages, std::int64_t kv_heads, std::int64_t head_dim, const GatheredPage* page,
+                  const T* keys, const T* values, T* key_rows, T* value_rows, void* stream) {
+  launch(gather<T>, pages, kv_heads, sizeof(T) * static_cast<std::size_t>(kPageKeys * (head_dim + 2)), stream,
+         static_cast<int>(kv_heads), static_cast<int>(head_dim), page, keys, values, key_rows, value_rows);
+}
 
 template <class T>
 void append_to_cache(std::int64_t tokens, std::int64_t kv_heads, std::int64_t head_dim, const HeadRows<T>& k,
@@ -179,9 +206,11 @@ void paged_attention(const PagedAttention<T>& a, void* stream) {
   }
 }
 
-#define SAO_INSTANTIATE(T)                                                                                        \
-  template void append_to_cache(std::int64_t, std::int64_t, std::int64_t, const HeadRows<T>&, const HeadRows<T>&, \
-                                const std::int64_t*, T*, T*, void*);                                              \
+#define SAO_INSTANTIATE(T)                                                                                          \
+  template void append_to_cache(std::int64_t, std::int64_t, std::int64_t, const HeadRows<T>&, const HeadRows<T>&,   \
+                                const std::int64_t*, T*, T*, void*);                                                \
+  template void gather_pages(std::int64_t, std::int64_t, std::int64_t, const GatheredPage*, const T*, const T*, T*, \
+                             T*, void*);                                                                            \
   template void paged_attention(const PagedAttention<T>&, void*)
 SAO_INSTANTIATE(float);
 SAO_INSTANTIATE(BFloat16);
