@@ -67,7 +67,8 @@ message(STATUS "CUDA kernels: with nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${CMA
 
 # Free of LibTorch, or a file would take a minute. C++17: CMake before 3.28 does not know nvcc 13's C++20.
 add_library(sao_cuda_kernels OBJECT src/ops/attention_cuda.cu src/ops/attention_mma_cuda.cu src/ops/log_probs_cuda.cu
-                                    src/ops/paged_attention_cuda.cu src/ops/paged_decode_cuda.cu src/ops/pointwise_cuda.cu)
+                                    src/ops/paged_attention_cuda.cu src/ops/paged_decode_cuda.cu src/ops/pointwise_cuda.cu
+                                    src/ops/sample_cuda.cu)
 target_include_directories(sao_cuda_kernels PRIVATE src)
 target_compile_options(sao_cuda_kernels PRIVATE -Xcompiler=-Wall,-Wextra $<$<BOOL:${SAO_WERROR}>:-Werror=all-warnings>)
 set_target_properties(sao_cuda_kernels PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY None

@@ -20,6 +20,7 @@
 #include "ops/paged_attention_cuda.cu"
 #include "ops/paged_decode_cuda.cu"
 #include "ops/pointwise_cuda.cu"
+#include "ops/sample_cuda.cu"
 
 namespace sao::ops {
 
@@ -366,6 +367,56 @@ TEST_P(Emulated, SoftCapped) {
       EXPECT_TRUE(close(y, cap > 0.0 ? at::tanh(wide / cap) * cap : wide, 1e-6, 1e-6)) << width;
     }
   }
+}
+
+// Against the distribution in float64: the token whose share of [0, 1) holds the number.
+TEST_P(Emulated, Draws) {
+  const std::vector<SampleOptions> all{{},
+                                       {.temperature = 0.0},
+                                       {.temperature = 0.5},
+                                       {.temperature = 1e-3},
+                                       {.top_k = 3},
+                                       {.top_p = 0.6},
+                                       {.min_p = 0.2},
+                                       {.temperature = 1.7, .top_k = 20, .top_p = 0.9, .min_p = 0.05},
+                                       {.top_k = 1},
+                                       {.top_p = 1e-4}};
+  for (const std::int64_t width : {1, 5, 300, 4099}) {
+    at::Tensor logits = at::randn({3, width}) * 3.0;
+    logits[1] = at::round(logits[1]);  // equals
+    const at::Tensor log_probs = at::log_softmax(logits, 1, at::kDouble);
+    for (const SampleOptions& options : all) {
+      const at::Tensor p = sampling_distribution(logits, options), sums = p.cumsum(1);
+      at::Tensor draws = at::empty({21, 2}, at::kDouble);
+      for (std::int64_t i = 0; i < 21; ++i) {
+        draws[i][0] = static_cast<double>(i % 3);
+        draws[i][1] = i < 3 ? 0.0 : i > 17 ? 1.0 - 1e-16 : at::rand({1}, at::kDouble).item<double>();
+      }
+      const at::Tensor found = table().draw(logits, draws, false, options);
+      for (std::int64_t i = 0; i < 21; ++i) {
+        const std::int64_t row = i % 3, id = static_cast<std::int64_t>(found[i][0].item<double>());
+        ASSERT_TRUE(id >= 0 && id < width);
+        const double u = draws[i][1].item<double>(), end = sums[row][id].item<double>();
+        const double share = p[row][id].item<double>();
+        EXPECT_GT(share, 0.0) << width << " token " << id;
+        EXPECT_TRUE(u >= end - share - 1e-5 && u <= end + 1e-5)
+            << width << " " << u << " token " << id << " has " << end - share << " to " << end;
+        EXPECT_NEAR(found[i][1].item<double>(), log_probs[row][id].item<double>(), 3e-6);
+      }
+    }
+    const at::Tensor given = at::tensor({1.0, static_cast<double>(width - 1)}, at::kDouble).view({1, 2});
+    EXPECT_NEAR(table().draw(logits, given, true, {})[0][1].item<double>(), log_probs[1][width - 1].item<double>(),
+                3e-6);
+  }
+  at::Tensor broken = at::zeros({4, 40});
+  broken[0][7] = NAN;
+  broken[1][39] = INFINITY;
+  broken[2].fill_(-INFINITY);
+  broken[3][0] = -INFINITY;
+  const at::Tensor draws = at::tensor({0.0, 0.5, 1.0, 0.5, 2.0, 0.5, 3.0, 0.0}, at::kDouble).view({4, 2});
+  const at::Tensor found = table().draw(broken, draws, false, {});
+  for (std::int64_t row = 0; row < 3; ++row) EXPECT_TRUE(std::isnan(found[row][1].item<double>())) << row;
+  EXPECT_EQ(found[3][0].item<double>(), 1.0) << "the first token that can be";
 }
 
 TEST_P(Emulated, NothingIsLaunchedForNothing) {

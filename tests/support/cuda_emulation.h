@@ -208,6 +208,13 @@ inline float __shfl_sync(unsigned mask, float value, int from) {
   return emulation::float_of(emulation::Exchange({emulation::word_of(value)})[static_cast<std::size_t>(from)][0]);
 }
 
+template <class T>
+T atomicAdd(T* to, T x) {  // the fibers take turns
+  const T before = *to;
+  *to += x;
+  return before;
+}
+
 inline float __shfl_xor_sync(unsigned mask, float value, int with) {
   return __shfl_sync(mask, value, static_cast<int>(emulation::lane()) ^ with);
 }

@@ -12,6 +12,7 @@
 
 #include "sao/ops/attention.h"
 #include "sao/ops/pointwise.h"
+#include "sao/ops/sample.h"
 
 namespace sao::ops::cuda {
 
@@ -56,6 +57,11 @@ struct Table {
                                                          const at::Tensor& starts, const at::Tensor& out,
                                                          const at::Tensor& log_sum_exp, const at::Tensor& out_grad,
                                                          const AttentionOptions& options);
+
+  /// A token a draw; draws [n, 2] float64 on the CPU: row of dense float32 logits, and a number in [0, 1), or with
+  /// `given` a token id. -> [n, 2] float64 on the device: the id, and its log-prob at temperature 1; NaN for a row with
+  /// a NaN, +inf or nothing finite.
+  at::Tensor (*draw)(const at::Tensor& logits, const at::Tensor& draws, bool given, const SampleOptions& options);
 
   /// Rows of dense logits [n, V], targets [n] int64; writes log_prob and log_sum_exp [n] float32.
   void (*log_probs)(const at::Tensor& logits, const at::Tensor& targets, double softcap, const at::Tensor& log_prob,

@@ -143,6 +143,21 @@ template <class T>
 void packed_attention_backward(const PackedAttention<T>& arguments, const T* out_grad, float* delta, T* q_grad,
                                T* k_grad, T* v_grad, void* stream);
 
+struct DrawArguments {
+  std::int64_t width;
+  const float* logits;  ///< [n][width]
+  const double* draws;  ///< [draws][2]: row, and a number in [0, 1), or the id where it is given
+  bool given, greedy;
+  float inverse_temperature;
+  std::int64_t top_k;  ///< 0: all
+  float top_p, min_p;
+  double* out;  ///< [draws][2]: id, and its log-prob at temperature 1; NaN for a row with NaN, +inf or nothing finite
+  int ids_per_lane;  ///< set by draw_tokens
+};
+
+/// What SampleOptions says.
+void draw_tokens(const DrawArguments& arguments, std::int64_t draws, void* stream);
+
 /// log softmax(softcap(z))[target] and log-sum-exp of each row of logits [rows][width].
 template <class T>
 void log_probs(std::int64_t rows, std::int64_t width, const T* logits, float softcap, const std::int64_t* targets,

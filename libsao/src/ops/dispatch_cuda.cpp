@@ -423,6 +423,28 @@ std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, cons
   return {q_grad, k_grad, v_grad};
 }
 
+at::Tensor draw(const at::Tensor& logits, const at::Tensor& draws, bool given, const SampleOptions& options) {
+  TORCH_INTERNAL_ASSERT(logits.is_contiguous() && logits.scalar_type() == at::kFloat);
+  const at::Tensor there = on_device_of(logits, draws, at::kDouble);
+  at::Tensor result = at::empty(draws.sizes(), there.options());
+  on_stream(logits, [&](void* stream) {
+    DrawArguments a{};
+    a.width = logits.size(1);
+    a.logits = in<float>(logits);
+    a.draws = in<double>(there);
+    a.given = given;
+    a.greedy = options.temperature == 0.0;
+    // A temperature so small that its inverse overflows would turn 0 * inf into NaN.
+    a.inverse_temperature = a.greedy ? 1.0f : static_cast<float>(std::min(1.0 / options.temperature, 1e30));
+    a.top_k = options.top_k;
+    a.top_p = static_cast<float>(options.top_p);
+    a.min_p = static_cast<float>(options.min_p);
+    a.out = out<double>(result);
+    draw_tokens(a, draws.size(0), stream);
+  });
+  return result;
+}
+
 void check_log_probs(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& a, const at::Tensor& b) {
   TORCH_INTERNAL_ASSERT(logits.is_contiguous() && targets.is_contiguous() && a.is_contiguous() && b.is_contiguous());
   TORCH_INTERNAL_ASSERT(targets.scalar_type() == at::kLong && a.scalar_type() == at::kFloat &&
@@ -473,6 +495,7 @@ extern "C" __attribute__((visibility("default"))) const sao::ops::cuda::Table* s
                            .paged_attention = on_tensors::paged_attention,
                            .packed_attention = on_tensors::packed_attention,
                            .packed_attention_backward = on_tensors::packed_attention_backward,
+                           .draw = on_tensors::draw,
                            .log_probs = on_tensors::log_probs,
                            .log_probs_backward = on_tensors::log_probs_backward,
                            .record = record,

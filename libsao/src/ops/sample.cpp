@@ -10,6 +10,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "ops/sample_row.h"
 #include "sao/base/error.h"
@@ -39,6 +40,18 @@ void check(const at::Tensor& logits, const SampleOptions& options) {
 
 // Rows that pay for a thread.
 std::int64_t row_grain(std::int64_t vocabulary) { return std::max<std::int64_t>(1, 4096 / vocabulary); }
+
+// Draws, or log-probs of given tokens, by the GPU's kernel: [n, 2] float64 on the CPU, id and log-prob of each.
+at::Tensor draw_on_gpu(const cuda::Table& gpu, const at::Tensor& logits, const at::Tensor& draws, bool given,
+                       const SampleOptions& options) {
+  const at::Tensor found = gpu.draw(logits.to(at::kFloat).contiguous(), draws, given, options).to(at::kCPU);
+  for (std::int64_t i = 0; i < found.size(0); ++i) {
+    if (!std::isfinite(found.const_data_ptr<double>()[2 * i + 1])) {
+      throw_not_finite(static_cast<std::int64_t>(draws.const_data_ptr<double>()[2 * i]));
+    }
+  }
+  return found;
+}
 
 bool has_kernel(const at::Tensor& logits) { return logits.device().is_cpu() && logits.scalar_type() == at::kFloat; }
 
@@ -87,6 +100,20 @@ void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleO
   }
   if (count == 0) return;
 
+  if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
+    at::Tensor numbers = at::empty({count, 2}, at::kDouble);
+    for (std::int64_t i = 0; i < count; ++i) {
+      double* number = numbers.mutable_data_ptr<double>() + 2 * i;
+      number[0] = static_cast<double>(draws[static_cast<std::size_t>(i)].row);
+      number[1] = draws[static_cast<std::size_t>(i)].uniform;
+    }
+    const at::Tensor found = draw_on_gpu(*gpu, logits, numbers, /*given=*/false, options);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const double* pair = found.const_data_ptr<double>() + 2 * i;
+      drawn[static_cast<std::size_t>(i)] = {static_cast<TokenId>(pair[0]), static_cast<float>(pair[1])};
+    }
+    return;
+  }
   if (!has_kernel(logits)) {
     at::Tensor rows = at::empty({count}, at::kLong), uniforms = at::empty({count, 1}, at::kDouble);
     for (std::int64_t i = 0; i < count; ++i) {
@@ -143,6 +170,19 @@ std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const Ro
   std::vector<double> result(tokens.size());
   if (count == 0) return result;
 
+  if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
+    at::Tensor numbers = at::empty({count, 2}, at::kDouble);
+    for (std::int64_t i = 0; i < count; ++i) {
+      double* number = numbers.mutable_data_ptr<double>() + 2 * i;
+      number[0] = static_cast<double>(tokens[static_cast<std::size_t>(i)].row);
+      number[1] = static_cast<double>(tokens[static_cast<std::size_t>(i)].id);
+    }
+    const at::Tensor found = draw_on_gpu(*gpu, logits, numbers, /*given=*/true, {});
+    for (std::int64_t i = 0; i < count; ++i) {
+      result[static_cast<std::size_t>(i)] = static_cast<float>(found.const_data_ptr<double>()[2 * i + 1]);
+    }
+    return result;
+  }
   if (!has_kernel(logits)) {
     at::Tensor rows = at::empty({count}, at::kLong), ids = at::empty({count}, at::kLong);
     for (std::int64_t i = 0; i < count; ++i) {

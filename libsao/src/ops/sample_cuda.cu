@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tokens drawn from rows of logits, and the log-probs of given ones: a block a token, a few passes over its row,
+// nothing sorted. Sums have a fixed order, and masses that threads add up together are whole numbers: the same row,
+// number and options always give the same token. The meaning is that of RowSampler (sample_row.h).
+#include "ops/cuda_device.h"
+
+namespace sao::ops::cuda {
+namespace {
+
+constexpr int kDrawThreads = 512;
+constexpr int kDrawWarps = kDrawThreads / 32;
+constexpr int kMostTiles = 1024;  // a warp sums the ids of a tile
+constexpr int kLeastPerLane = 8;  // ids of a tile that a lane takes, side by side
+constexpr int kBuckets = 2048;
+constexpr double kMassUnit = 1099511627776.0;  // 2^40: masses are whole multiples of 2^-40 of the largest weight
+
+// Sum over the block in a fixed order, the same in all threads.
+__device__ double draw_block_sum(double x, double* scratch) {
+  scratch[threadIdx.x] = x;
+  __syncthreads();
+  for (int half = kDrawThreads / 2; half > 0; half /= 2) {
+    if (static_cast<int>(threadIdx.x) < half) scratch[threadIdx.x] += scratch[threadIdx.x + half];
+    __syncthreads();
+  }
+  const double sum = scratch[0];
+  __syncthreads();
+  return sum;
+}
+
+__device__ double from_lane_xor(double x, int offset) {
+  std::uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const float low = __shfl_xor_sync(kAllLanes, float_of_bits(static_cast<std::uint32_t>(bits)), offset);
+  const float high = __shfl_xor_sync(kAllLanes, float_of_bits(static_cast<std::uint32_t>(bits >> 32)), offset);
+  bits = float_bits(low) | static_cast<std::uint64_t>(float_bits(high)) << 32;
+  memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
+// Sum over the warp, and of the lanes before this one; in a fixed order, the same in all lanes.
+__device__ double warp_sum(double x, double* before) {
+  double below = 0.0;
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double other = from_lane_xor(x, offset);
+    if (lane() & offset) {
+      below += other;
+      x = other + x;
+    } else {
+      x += other;
+    }
+  }
+  *before = below;
+  return x;
+}
+
+// A float's bits so that they rise with it.
+__device__ std::uint32_t ordered_bits(float x) {
+  const std::uint32_t bits = float_bits(x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+struct Row {
+  const float* logits;
+  int width;
+  float largest, inverse_temperature;
+  std::uint32_t least_bits;  // of ordered_bits; those below are dropped by top-k
+  // Dropped by top-p: weights below `floor`, and equal ones of which `equals` in the order of ids have been kept.
+  float floor;
+  double equals;
+  float min_weight;
+
+  // Unless top-p drops it.
+  __device__ float weight(int id) const {
+    const float z = logits[id];
+    if (ordered_bits(z) < least_bits) return 0.0f;
+    const float w = expf((z - largest) * inverse_temperature);
+    return w < min_weight || w < floor ? 0.0f : w;
+  }
+};
+
+// The bucket, from the highest down, in which the counted sum reaches `goal`; *above is what the buckets above it hold.
+// All buckets together are short of the goal: 0.
+__device__ int crossing_bucket(const unsigned long long* buckets, double goal, double* above) {
+  double sum = 0.0;
+  int bucket = kBuckets - 1;
+  while (bucket > 0 && sum + static_cast<double>(buckets[bucket]) < goal) sum += static_cast<double>(buckets[bucket--]);
+  *above = sum;
+  return bucket;
+}
+
+// Finds among 32-bit keys the one at which sums of `amount`, from the largest key down, reach `goal`: 11, 11 and 10
+// bits at a time. *above: the sum of all larger keys.
+template <class Key, class Amount>
+__device__ std::uint32_t crossing_key(int width, double goal, unsigned long long* buckets, double* shared,
+                                      double* above, const Key& key_of, const Amount& amount) {
+  std::uint32_t prefix = 0, mask = 0;
+  double passed = 0.0;
+  for (int shift : {21, 10, 0}) {
+    const std::uint32_t bits = shift == 0 ? 0x3ffu : 0x7ffu;
+    for (int i = static_cast<int>(threadIdx.x); i < kBuckets; i += kDrawThreads) buckets[i] = 0;
+    __syncthreads();
+    for (int id = static_cast<int>(threadIdx.x); id < width; id += kDrawThreads) {
+      const std::uint32_t key = key_of(id);
+      if ((key & mask) != prefix) continue;
+      const unsigned long long x = amount(id);
+      if (x != 0) atomicAdd(&buckets[(key >> shift) & bits], x);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      double here = 0.0;
+      shared[1] = crossing_bucket(buckets, goal - passed, &here);
+      shared[0] = here;
+    }
+    __syncthreads();
+    passed += shared[0];
+    prefix |= static_cast<std::uint32_t>(shared[1]) << shift;
+    mask |= bits << shift;
+    __syncthreads();
+  }
+  *above = passed;
+  return prefix;
+}
+
+__global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
+  __shared__ double scratch[kDrawThreads];
+  __shared__ double tile_sums[kMostTiles], tile_equals[kMostTiles];
+  __shared__ double found[4];
+  unsigned long long* buckets = reinterpret_cast<unsigned long long*>(dynamic_shared);
+  const int width = static_cast<int>(a.width), thread = static_cast<int>(threadIdx.x);
+  const double* draw = a.draws + 2 * static_cast<std::int64_t>(blockIdx.x);
+  double* out = a.out + 2 * static_cast<std::int64_t>(blockIdx.x);
+  Row row{a.logits + static_cast<std::int64_t>(draw[0]) * a.width,
+          width,
+          -kInfinity,
+          a.inverse_temperature,
+          0u,
+          0.0f,
+          0,
+          0.0f};
+
+  // The largest, where it stands first, and whether all is fine.
+  int best = width;
+  bool fine = true;
+  for (int id = thread; id < width; id += kDrawThreads) {
+    const float z = row.logits[id];
+    fine = fine && z < kInfinity;  // a NaN is not
+    if (z > row.largest) {
+      row.largest = z;
+      best = id;
+    }
+  }
+  scratch[thread] = fine ? static_cast<double>(row.largest) : static_cast<double>(kInfinity);
+  __syncthreads();
+  for (int half = kDrawThreads / 2; half > 0; half /= 2) {
+    if (thread < half && scratch[thread + half] > scratch[thread]) scratch[thread] = scratch[thread + half];
+    __syncthreads();
+  }
+  const float largest = static_cast<float>(scratch[0]);
+  __syncthreads();
+  if (!(largest < kInfinity && largest > -kInfinity)) {
+    if (thread == 0) {
+      out[0] = 0.0;
+      out[1] = static_cast<double>(kInfinity) - static_cast<double>(kInfinity);  // NaN
+    }
+    return;
+  }
+  scratch[thread] = row.largest == largest ? best : width;
+  __syncthreads();
+  for (int half = kDrawThreads / 2; half > 0; half /= 2) {
+    if (thread < half && scratch[thread + half] < scratch[thread]) scratch[thread] = scratch[thread + half];
+    __syncthreads();
+  }
+  best = static_cast<int>(scratch[0]);
+  __syncthreads();
+  row.largest = largest;
+
+  double sum = 0.0;
+  for (int id = thread; id < width; id += kDrawThreads) sum += static_cast<double>(expf(row.logits[id] - largest));
+  const double log_sum = log(draw_block_sum(sum, scratch));
+  const auto finish = [&](int id) {
+    if (thread != 0) return;
+    out[0] = id;
+    out[1] = static_cast<double>(row.logits[id] - largest) - log_sum;
+  };
+  if (a.given) return finish(static_cast<int>(draw[1]));
+  if (a.greedy) return finish(best);
+
+  if (a.top_k > 0 && a.top_k < width) {
+    double above = 0.0;
+    row.least_bits = crossing_key(
+        width, static_cast<double>(a.top_k), buckets, found, &above,
+        [&](int id) { return ordered_bits(row.logits[id]); }, [](int) { return 1ull; });
+  }
+  if (a.top_p < 1.0f) {
+    const auto mass = [&](int id) {
+      return static_cast<unsigned long long>(static_cast<double>(row.weight(id)) * kMassUnit + 0.5);
+    };
+    double total = 0.0;  // whole numbers below 2^53: no rounding
+    for (int id = thread; id < width; id += kDrawThreads) total += static_cast<double>(mass(id));
+    const double goal = static_cast<double>(a.top_p) * draw_block_sum(total, scratch);
+    double above = 0.0;
+    const std::uint32_t bits = crossing_key(
+        width, goal, buckets, found, &above, [&](int id) { return float_bits(row.weight(id)); }, mass);
+    row.floor = float_of_bits(bits);
+    // As many of the equals as the goal needs, at least one.
+    const double unit = static_cast<double>(row.floor) * kMassUnit + 0.5;
+    const double whole = static_cast<double>(static_cast<unsigned long long>(unit));
+    const double wanted = whole > 0.0 ? ceil((goal - above) / whole) : 1e18;
+    row.equals = wanted < 1.0 ? 1.0 : wanted;
+  }
+  row.min_weight = a.min_p;
+
+  const int per_lane = a.ids_per_lane, tile_ids = 32 * per_lane, tiles = (width + tile_ids - 1) / tile_ids;
+  const auto first_id = [&](int tile) { return tile * tile_ids + lane() * per_lane; };
+  // Of this lane's ids of a tile: equals of the floor.
+  const bool counts = a.top_p < 1.0f;
+  const auto equals_of = [&](int tile) {
+    double count = 0.0;
+    for (int i = 0; i < per_lane && counts; ++i) {
+      const int id = first_id(tile) + i;
+      if (id < width && row.weight(id) == row.floor) count += 1.0;
+    }
+    return count;
+  };
+  // Calls use(id, weight) for this lane's ids of a tile; before: equals in front of them.
+  const auto weights_of = [&](int tile, double before, const auto& use) {
+    for (int i = 0; i < per_lane; ++i) {
+      const int id = first_id(tile) + i;
+      float w = id < width ? row.weight(id) : 0.0f;
+      if (counts && id < width && w == row.floor && (before += 1.0) > row.equals) w = 0.0f;
+      use(id, w);
+    }
+  };
+  double ignored;
+  if (counts) {  // tile_sums hold counts, then those of the tiles before
+    for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
+      const double all = warp_sum(equals_of(tile), &ignored);
+      if (lane() == 0) tile_equals[tile] = all;
+    }
+    __syncthreads();
+    if (thread == 0) {
+      double so_far = 0.0;
+      for (int tile = 0; tile < tiles; ++tile) {
+        const double here = tile_equals[tile];
+        tile_equals[tile] = so_far;
+        so_far += here;
+      }
+    }
+    __syncthreads();
+  }
+  const auto equals_before = [&](int tile) {  // this lane's first id
+    double before = 0.0;
+    if (counts) warp_sum(equals_of(tile), &before);
+    return counts ? before + tile_equals[tile] : 0.0;
+  };
+  for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
+    double own = 0.0;
+    weights_of(tile, equals_before(tile), [&](int, float w) { own += static_cast<double>(w); });
+    const double all = warp_sum(own, &ignored);
+    if (lane() == 0) tile_sums[tile] = all;
+  }
+  __syncthreads();
+  if (thread == 0) {
+    double total = 0.0;
+    for (int tile = 0; tile < tiles; ++tile) total += tile_sums[tile];
+    const double target = draw[1] * total;
+    double before = 0.0;
+    int tile = 0;
+    while (tile + 1 < tiles && before + tile_sums[tile] <= target) before += tile_sums[tile++];
+    // Rounding may leave the target past the end: the last tile with something in it then.
+    while (tile > 0 && tile_sums[tile] == 0.0) before -= tile_sums[--tile];
+    found[0] = target;
+    found[1] = before;
+    found[2] = tile;
+  }
+  __syncthreads();
+  if (warp() != 0) return;
+  const int tile = static_cast<int>(found[2]);
+  const double equals = equals_before(tile);
+  double own = 0.0, before;
+  weights_of(tile, equals, [&](int, float w) { own += static_cast<double>(w); });
+  warp_sum(own, &before);
+  // The first id at which the sum exceeds the target; where rounding leaves none, the last that has any weight.
+  double so_far = found[1] + before;
+  int chosen = width, last = -1;
+  weights_of(tile, equals, [&](int id, float w) {
+    if (w == 0.0f) return;
+    last = id;
+    so_far += static_cast<double>(w);
+    if (so_far > found[0] && chosen == width) chosen = id;
+  });
+  const int first = -static_cast<int>(maximum_over<32>(-static_cast<float>(chosen)));
+  const int fallback = static_cast<int>(maximum_over<32>(static_cast<float>(last)));
+  finish(first < width ? first : fallback >= 0 ? fallback : best);
+}
+
+}  // namespace
+
+void draw_tokens(const DrawArguments& arguments, std::int64_t draws, void* stream) {
+  DrawArguments a = arguments;
+  const std::int64_t least = (a.width + 32 * kMostTiles - 1) / (32 * kMostTiles);
+  a.ids_per_lane = static_cast<int>(least < kLeastPerLane ? kLeastPerLane : least);
+  launch<kDrawThreads>(draw_rows, draws, 1, sizeof(unsigned long long) * kBuckets, stream, a);
+}
+
+}  // namespace sao::ops::cuda
