@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packed attention of bfloat16 on tensor cores, forward and backward, as
-// FlashAttention-2 (arXiv 2307.08691) does it: a warp has 16 or 32 rows of the
-// scores and of the result in registers, the other side comes through shared
-// memory while the last product is computed; sums, softmax and what is kept
-// between products are float32, the products' factors bfloat16. Unlike there,
-// backward has one kernel for the queries' gradient and one for the keys' and
-// values', each computing the scores again: no atomic additions, so the same
-// bits every time. In registers, element e of block n of a group of 16 rows is
-// row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) + e % 2. In shared memory
-// the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts. 99 KB
-// do everywhere.
+// Packed attention of bfloat16 on tensor cores, forward and backward, as FlashAttention-2 (arXiv 2307.08691) does it: a
+// warp has 16 or 32 rows of the scores and of the result in registers, the other side comes through shared memory while
+// the tile before it is computed; products, softmax and sums are float32, the products' factors bfloat16. Unlike there,
+// backward has one kernel for the queries' gradient and one for the keys' and values', each computing the scores again:
+// no atomic additions, so the same bits every time.
+// In registers, element e of block n of a group of 16 rows is row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) +
+// e % 2. In shared memory the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts.
 #include <type_traits>
 
 #include "ops/attention_device.h"
@@ -24,12 +20,10 @@ constexpr int kChunk = 8;                       // numbers of a copy: 16 bytes
 constexpr std::size_t kSharedBytes = 99 << 10;  // what a block can have on every architecture
 
 struct Arguments : AttentionArguments<BFloat16> {
-  // Weights are 2^(exponent * score - ..), where the score is the product or,
-  // with a cap, its tanh: tanh(scale / cap * product) = 1 - 2 / (1 +
-  // 2^(cap_exponent * product)).
+  // Weights are 2^(exponent * score - ..), where the score is the product or, with a cap, its tanh:
+  // tanh(scale / cap * product) = 1 - 2 / (1 + 2^(cap_exponent * product)).
   float exponent, cap_exponent;
-  int reach;  // a key is seen by the queries from its own position to reach - 1
-              // after it
+  int reach;  // how many queries see a key, the first at its own position
 
   __device__ bool sees_all(int first_query, int last_query, int first, int last_key) const {
     return last_key <= first_query && first > last_query - reach;
@@ -56,7 +50,8 @@ struct Fragments {
     }
   }
 
-  // Sets to x what is left of column row + left or right of column row + right.
+  // Sets to x the elements whose column is less than their row + left or more than their row + right, where the first
+  // element is at (row, column).
   __device__ void set_outside(int left, int right, int row, int column, float x) {
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
@@ -81,15 +76,13 @@ __device__ unsigned place_of(unsigned row, unsigned chunk) {
   return row * kDim + (chunk ^ (row % 8)) * kChunk;
 }
 
-// From the place of chunk 0 or 1 to that of chunk 2 step or 2 step + 1 of the
-// same row.
+// From the place of chunk 0 or 1 to that of chunk 2 step or 2 step + 1 of the same row.
 __device__ inline unsigned at_step(unsigned place, int step) {
   return (place ^ static_cast<unsigned>(2 * step % 8 * kChunk)) + static_cast<unsigned>(2 * step / 8 * 8 * kChunk);
 }
 
-// What a lane names in load_matrices to get 16 rows and 16 columns: as a left
-// factor, or as a right one that is transposed then; and as a right factor that
-// is transposed already.
+// What a lane names in load_matrices to get 16 rows and 16 columns: as a left factor, or as a right one that is
+// transposed then; and as a right factor that is transposed already.
 template <int kDim>
 __device__ unsigned place_of_rows() {
   const unsigned l = computed_here(threadIdx.x) % 32;
@@ -195,8 +188,8 @@ __device__ void add_product(const LeftInRegisters<kGroups, kInner>& left, const 
   }
 }
 
-// Starts to copy rows first .. first + kRows - 1 of one head; those from `end`
-// on, and columns from head_dim on, are zero.
+// Starts to copy rows first .. first + kRows - 1 of one head; those from `end` on, and columns from head_dim on, are
+// zero.
 template <int kRows, int kDim, int kBlockThreads>
 __device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
                           int head_dim) {
@@ -241,8 +234,7 @@ __device__ void apply_softcap(const Arguments& a, Fragments<kGroups, kColumns>& 
   }
 }
 
-// The softmax's weight of a key, and its derivative with respect to the
-// product, less the scale.
+// The softmax's weight of a key, and its derivative with respect to the product, less the scale.
 struct Weight {
   float weight, slope;
 };
@@ -271,9 +263,8 @@ __device__ void write_rows(Fragments<kGroups, kDim>& sums, const float (&factors
   }
 }
 
-// The shapes of the tiles: as many rows a warp as its registers hold, and for
-// the widest heads the queries too. All but one of the copies of a stage's keys
-// and values run while the stage before is computed.
+// Shapes of the tiles, and where they are in shared memory: as many rows a warp as its registers hold, and of the
+// widest heads its left factors too.
 template <int kDim>
 struct Forward {
   static constexpr bool kInRegisters = kDim > 128;  // the queries
@@ -281,8 +272,7 @@ struct Forward {
   static constexpr int kThreads = kQueries / kRows * 32, kKeys = kDim <= 64 ? 64 : kDim <= 128 ? 48 : 32;
   static constexpr std::size_t kQueryBytes = sizeof(BFloat16) * kDim * kQueries;
   static constexpr std::size_t kStageBytes = sizeof(BFloat16) * kDim * 2 * kKeys;
-  // Where the stages are: one takes the place of queries that have gone to
-  // registers.
+  // Two stages of keys and values; one takes the place of queries that have gone to registers.
   static constexpr std::size_t kStage0 = kQueryBytes, kStage1 = kInRegisters ? 0 : kQueryBytes + kStageBytes;
   static constexpr std::size_t kBytes = kQueryBytes + (kInRegisters ? 1 : 2) * kStageBytes;
   static_assert(kBytes <= kSharedBytes && kStageBytes <= kQueryBytes);
@@ -302,8 +292,7 @@ struct OfQueries {
   static_assert(kBytes <= kSharedBytes && kQueries <= kThreads && (!kInRegisters || kQueryBytes <= kStageBytes));
 };
 
-// Half of the warps sum the values' gradients, the others the keys': each has
-// its side of the scores, K or V.
+// Half of the warps sum the values' gradients, the others the keys': each has its side of the scores, K or V.
 template <int kDim>
 struct OfKeys {
   static constexpr bool kInRegisters = kDim > 128;  // K or V
@@ -313,8 +302,7 @@ struct OfKeys {
   static constexpr std::size_t kSumBytes = sizeof(float) * 2 * kQueries;  // log_sum_exp and delta of each query
   static constexpr std::size_t kSlopeBytes = sizeof(float) * kKeys * kQueries;
   static constexpr std::size_t kKeyBytes = sizeof(BFloat16) * kDim * kKeys;
-  // Rings: of Q and of the sums three, as the keys' warps are a step behind; of
-  // the rest two.
+  // Rings: of Q and of the sums three, as the keys' warps are a step behind; of the rest two.
   static constexpr std::size_t kGrads = 3 * kTileBytes, kSlopes = kGrads + 2 * kTileBytes;
   static constexpr std::size_t kSums = kSlopes + 2 * kSlopeBytes, kKeysAt = kSums + 3 * kSumBytes;
   static constexpr std::size_t kBytes = kKeysAt + (kInRegisters ? 0 : 2 * kKeyBytes);
@@ -366,8 +354,7 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
     wait_for_copies();
     __syncthreads();  // this stage is here; the other has been read
     if (first + kKeys < end) copy_stage(stage ^ 1, first + kKeys);
-    // Of a tile on the diagonal, and of the last of a sequence, not every warp
-    // has something to see.
+    // Of a tile on the diagonal, and of the last of a sequence, not every warp has something to see.
     if (query0 >= end || !a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1)) continue;
     const BFloat16* keys = stage_of(stage);
     Fragments<kGroups, kKeys> score;
@@ -385,8 +372,7 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
         for (int n = 0; n < kKeys / 8; ++n)
           highest = fmaxf(highest, fmaxf(score.value[g][n][2 * half], score.value[g][n][2 * half + 1]));
         highest = maximum_over<4>(highest);
-        // A row that has seen no key yet keeps its -infinity; its weights are
-        // all zero.
+        // A row that has seen no key yet keeps its -infinity; its weights are all zero.
         const float base = highest == -kInfinity ? 0.0f : highest * a.exponent;
         const float shrink = fast_exp2(fmaf(top[g][half], a.exponent, -base));
         float sum = 0.0f;
@@ -508,12 +494,10 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
              tile.first + warp() * kRows, end, head_dim);
 }
 
-// One block: one tile of keys and values of one key/value head, against all
-// queries of its group that see them. A pair of warps has the same keys. One
-// computes the weights and sums the values' gradient; the other, with the
-// slopes that it gets from the first, computes the products' gradients and sums
-// the keys'. It does the second half of that one step later: then it never
-// waits for the first, and multiplies while that one computes weights.
+// One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair
+// of warps has the same keys. One computes the weights and sums the values' gradient; the other, with the slopes that
+// it gets from the first, computes the products' gradients and sums the keys'. It does the second half of that one step
+// later: then it never waits for the first, and multiplies while that one computes weights.
 template <int kDim>
 __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Arguments a) {
   using Shape = OfKeys<kDim>;
@@ -568,7 +552,7 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   };
 
   const int group = static_cast<int>(a.heads / a.kv_heads);
-  int head = kv_head * group, query0 = first;  // of the step that is copied next
+  int head = kv_head * group, query0 = first;  // of the step whose copies start next
   const int steps = group * ((end - first + kQueries - 1) / kQueries);
   Fragments<kGroups, kDim> sums;
   sums.clear();
@@ -578,8 +562,7 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   int this_query0 = first;
   for (int step = 0, third = 0; step <= steps; ++step) {
     wait_for_copies();
-    __syncthreads();  // this step's copies and the last one's slopes are here;
-                      // what this step replaces has been read
+    __syncthreads();  // this step's copies and the last one's slopes are here; what it replaces has been read
     const int last_query0 = this_query0, half = step % 2, last_third = third == 0 ? 2 : third - 1;
     const int this_third = third;
     third = third == 2 ? 0 : third + 1;
