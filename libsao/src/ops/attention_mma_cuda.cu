@@ -292,6 +292,26 @@ struct OfQueries {
   static_assert(kBytes <= kSharedBytes && kQueries <= kThreads && (!kInRegisters || kQueryBytes <= kStageBytes));
 };
 
+// The two stages of keys and values of one head that both of these have.
+template <class Shape, int kDim>
+struct Stages {
+  unsigned char* shared;
+  const BFloat16 *k, *v;
+  int end;  // of the keys
+
+  // [keys][D] of K, and behind it the same of V.
+  __device__ BFloat16* keys(int stage) const {
+    return reinterpret_cast<BFloat16*>(shared + (stage == 0 ? Shape::kStage0 : Shape::kStage1));
+  }
+  __device__ void start_copies(const Arguments& a, int stage, int first) const {
+    constexpr int kKeys = Shape::kKeys;
+    const int head_dim = static_cast<int>(a.head_dim);
+    BFloat16* to = keys(stage);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
+  }
+};
+
 // Half of the warps sum the values' gradients, the others the keys': each has its side of the scores, K or V.
 template <int kDim>
 struct OfKeys {
@@ -321,22 +341,14 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim);
-  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
-  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
   const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
 
-  const auto stage_of = [&](int stage) {  // [keys][D] of K and of V
-    return reinterpret_cast<BFloat16*>(shared + (stage == 0 ? Shape::kStage0 : Shape::kStage1));
-  };
-  const auto copy_stage = [&](int stage, int first) {
-    BFloat16* to = stage_of(stage);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
-  };
+  const Stages<Shape, kDim> stages{shared, head_rows(a.k, tile.begin, kv_head), head_rows(a.v, tile.begin, kv_head),
+                                   end};
   int first = a.first_key(tile.first) / kKeys * kKeys;
   copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
                                              tile.length, head_dim);
-  copy_stage(0, first);
+  stages.start_copies(a, 0, first);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
     __syncthreads();
@@ -353,10 +365,10 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
   for (int stage = 0; first < end; first += kKeys, stage ^= 1) {
     wait_for_copies();
     __syncthreads();  // this stage is here; the other has been read
-    if (first + kKeys < end) copy_stage(stage ^ 1, first + kKeys);
+    if (first + kKeys < end) stages.start_copies(a, stage ^ 1, first + kKeys);
     // Of a tile on the diagonal, and of the last of a sequence, not every warp has something to see.
     if (query0 >= end || !a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1)) continue;
-    const BFloat16* keys = stage_of(stage);
+    const BFloat16* keys = stages.keys(stage);
     Fragments<kGroups, kKeys> score;
     multiply_by_transposed<kDim>(left, keys, score);
     apply_softcap(a, score);
@@ -425,18 +437,10 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim);
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
-  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
-  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
   const int end = min(tile.first + kQueries, tile.length);
 
-  const auto stage_of = [&](int stage) {  // [keys][D] of K and of V
-    return reinterpret_cast<BFloat16*>(shared + (stage == 0 ? Shape::kStage0 : Shape::kStage1));
-  };
-  const auto copy_stage = [&](int stage, int first) {
-    BFloat16* to = stage_of(stage);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
-  };
+  const Stages<Shape, kDim> stages{shared, head_rows(a.k, tile.begin, kv_head), head_rows(a.v, tile.begin, kv_head),
+                                   end};
   int first = a.first_key(tile.first) / kKeys * kKeys;
   copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
                                              tile.first, tile.length, head_dim);
@@ -444,7 +448,7 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
                                              tile.length, head_dim);
   float* sums = reinterpret_cast<float*>(shared + Shape::kSums);
   copy_sums<kQueries>(a, tile, head, tile.first, sums);
-  copy_stage(0, first);
+  stages.start_copies(a, 0, first);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
     __syncthreads();
@@ -456,10 +460,10 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   for (int stage = 0; first < end; first += kKeys, stage ^= 1) {
     wait_for_copies();
     __syncthreads();  // this stage is here; the other has been read
-    if (first + kKeys < end) copy_stage(stage ^ 1, first + kKeys);
+    if (first + kKeys < end) stages.start_copies(a, stage ^ 1, first + kKeys);
     const int query0 = tile.first + static_cast<int>(computed_here(threadIdx.x) / 32) * kRows;
     if (query0 >= end || !a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1)) continue;
-    const BFloat16* keys = stage_of(stage);
+    const BFloat16* keys = stages.keys(stage);
     Fragments<kGroups, kKeys> weight_grad, score;
     multiply_by_transposed<kDim>(left_grads, keys + kKeys * kDim, weight_grad);
     multiply_by_transposed<kDim>(left_queries, keys, score);
