@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packed attention of bfloat16 on tensor cores, forward and backward, as FlashAttention-2 (arXiv 2307.08691) does it: a
 // warp has 16 or 32 rows of the scores and of the result in registers, the other side comes through shared memory while
-// the last product is computed; sums, softmax and what is kept between products are float32, the products' factors
-// bfloat16. Unlike there, backward has one kernel for the queries' gradient and one for the keys' and values', each
-// computing the scores again: no atomic additions, so the same bits every time.
-// In registers, element e of block n of a group of 16 rows is row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) + e
-// % 2. In shared memory the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts. 99 KB do everywhere.
+// the tile before it is computed; products, softmax and sums are float32, the products' factors bfloat16. Unlike there,
+// backward has one kernel for the queries' gradient and one for the keys' and values', each computing the scores again:
+// no atomic additions, so the same bits every time.
+// In registers, element e of block n of a group of 16 rows is row 8 (e / 2) + lane / 4, column 8 n + 2 (lane % 4) +
+// e % 2. In shared memory the chunk c of 8 numbers of row r is at c ^ (r % 8): no bank conflicts.
 #include <type_traits>
 
 #include "ops/attention_device.h"
@@ -23,7 +23,7 @@ struct Arguments : AttentionArguments<BFloat16> {
   // Weights are 2^(exponent * score - ..), where the score is the product or, with a cap, its tanh:
   // tanh(scale / cap * product) = 1 - 2 / (1 + 2^(cap_exponent * product)).
   float exponent, cap_exponent;
-  int reach;  // a key is seen by the queries from its own position to reach - 1 after it
+  int reach;  // how many queries see a key, the first at its own position
 
   __device__ bool sees_all(int first_query, int last_query, int first, int last_key) const {
     return last_key <= first_query && first > last_query - reach;
@@ -50,7 +50,8 @@ struct Fragments {
     }
   }
 
-  // Sets to x what is left of column row + left or right of column row + right.
+  // Sets to x the elements whose column is less than their row + left or more than their row + right, where the first
+  // element is at (row, column).
   __device__ void set_outside(int left, int right, int row, int column, float x) {
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
@@ -205,6 +206,17 @@ __device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row
   }
 }
 
+// Starts to copy log_sum_exp and then delta of queries first .. first + kQueries - 1; zeros after the sequence's end.
+template <int kQueries>
+__device__ void copy_sums(const Arguments& a, const AttentionTile& tile, int head, int first, float* to) {
+  const int thread = static_cast<int>(computed_here(threadIdx.x));
+  if (thread >= kQueries) return;
+  const bool inside = first + thread < tile.length;
+  const std::int64_t at = row_of(a, tile, first + thread, head);
+  start_copy<4>(to + thread, a.log_sum_exp + at, inside);
+  start_copy<4>(to + kQueries + thread, a.delta + at, inside);
+}
+
 // Products to scores.
 template <int kGroups, int kColumns>
 __device__ void apply_softcap(const Arguments& a, Fragments<kGroups, kColumns>& products) {
@@ -251,8 +263,8 @@ __device__ void write_rows(Fragments<kGroups, kDim>& sums, const float (&factors
   }
 }
 
-// The shapes of the tiles: as many rows a warp as its registers hold, and for the widest heads the queries too. All but
-// one of the copies of a stage's keys and values run while the stage before is computed.
+// Shapes of the tiles, and where they are in shared memory: as many rows a warp as its registers hold, and of the
+// widest heads its left factors too.
 template <int kDim>
 struct Forward {
   static constexpr bool kInRegisters = kDim > 128;  // the queries
@@ -260,7 +272,7 @@ struct Forward {
   static constexpr int kThreads = kQueries / kRows * 32, kKeys = kDim <= 64 ? 64 : kDim <= 128 ? 48 : 32;
   static constexpr std::size_t kQueryBytes = sizeof(BFloat16) * kDim * kQueries;
   static constexpr std::size_t kStageBytes = sizeof(BFloat16) * kDim * 2 * kKeys;
-  // Where the stages are: one takes the place of queries that have gone to registers.
+  // Two stages of keys and values; one takes the place of queries that have gone to registers.
   static constexpr std::size_t kStage0 = kQueryBytes, kStage1 = kInRegisters ? 0 : kQueryBytes + kStageBytes;
   static constexpr std::size_t kBytes = kQueryBytes + (kInRegisters ? 1 : 2) * kStageBytes;
   static_assert(kBytes <= kSharedBytes && kStageBytes <= kQueryBytes);
@@ -268,10 +280,36 @@ struct Forward {
 
 template <int kDim>
 struct OfQueries {
+  static constexpr bool kInRegisters = kDim > 128;  // the output's gradient
   static constexpr int kGroups = kDim <= 128 ? 2 : 1, kRows = 16 * kGroups, kWarps = 4, kThreads = 32 * kWarps;
   static constexpr int kQueries = kWarps * kRows, kKeys = 32;
-  static constexpr std::size_t kBytes = sizeof(BFloat16) * kDim * 2 * (kQueries + kKeys);
-  static_assert(kBytes <= kSharedBytes);
+  static constexpr std::size_t kQueryBytes = sizeof(BFloat16) * kDim * kQueries;
+  static constexpr std::size_t kStageBytes = sizeof(BFloat16) * kDim * 2 * kKeys;
+  static constexpr std::size_t kStage0 = (kInRegisters ? 1 : 2) * kQueryBytes, kStage1 = kStage0 + kStageBytes;
+  static constexpr std::size_t kGrads = kInRegisters ? kStage1 : kQueryBytes;
+  // log_sum_exp and delta of each query
+  static constexpr std::size_t kSums = kStage1 + kStageBytes, kBytes = kSums + sizeof(float) * 2 * kQueries;
+  static_assert(kBytes <= kSharedBytes && kQueries <= kThreads && (!kInRegisters || kQueryBytes <= kStageBytes));
+};
+
+// The two stages of keys and values of one head that both of these have.
+template <class Shape, int kDim>
+struct Stages {
+  unsigned char* shared;
+  const BFloat16 *k, *v;
+  int end;  // of the keys
+
+  // [keys][D] of K, and behind it the same of V.
+  __device__ BFloat16* keys(int stage) const {
+    return reinterpret_cast<BFloat16*>(shared + (stage == 0 ? Shape::kStage0 : Shape::kStage1));
+  }
+  __device__ void start_copies(const Arguments& a, int stage, int first) const {
+    constexpr int kKeys = Shape::kKeys;
+    const int head_dim = static_cast<int>(a.head_dim);
+    BFloat16* to = keys(stage);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
+  }
 };
 
 // Half of the warps sum the values' gradients, the others the keys': each has its side of the scores, K or V.
@@ -288,7 +326,7 @@ struct OfKeys {
   static constexpr std::size_t kGrads = 3 * kTileBytes, kSlopes = kGrads + 2 * kTileBytes;
   static constexpr std::size_t kSums = kSlopes + 2 * kSlopeBytes, kKeysAt = kSums + 3 * kSumBytes;
   static constexpr std::size_t kBytes = kKeysAt + (kInRegisters ? 0 : 2 * kKeyBytes);
-  static_assert(kBytes <= kSharedBytes && 2 * kQueries <= kThreads && (!kInRegisters || 2 * kKeyBytes <= kKeysAt));
+  static_assert(kBytes <= kSharedBytes && kQueries <= kThreads && (!kInRegisters || 2 * kKeyBytes <= kKeysAt));
 };
 
 // One block: one tile of queries of one head.
@@ -303,22 +341,14 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim);
-  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
-  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
   const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
 
-  const auto stage_of = [&](int stage) {  // [keys][D] of K and of V
-    return reinterpret_cast<BFloat16*>(shared + (stage == 0 ? Shape::kStage0 : Shape::kStage1));
-  };
-  const auto copy_stage = [&](int stage, int first) {
-    BFloat16* to = stage_of(stage);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
-  };
+  const Stages<Shape, kDim> stages{shared, head_rows(a.k, tile.begin, kv_head), head_rows(a.v, tile.begin, kv_head),
+                                   end};
   int first = a.first_key(tile.first) / kKeys * kKeys;
   copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.query_begin, head), a.q.token_stride,
                                              tile.first, tile.length, head_dim);
-  copy_stage(0, first);
+  stages.start_copies(a, 0, first);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
     __syncthreads();
@@ -335,10 +365,10 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
   for (int stage = 0; first < end; first += kKeys, stage ^= 1) {
     wait_for_copies();
     __syncthreads();  // this stage is here; the other has been read
-    if (first + kKeys < end) copy_stage(stage ^ 1, first + kKeys);
+    if (first + kKeys < end) stages.start_copies(a, stage ^ 1, first + kKeys);
     // Of a tile on the diagonal, and of the last of a sequence, not every warp has something to see.
     if (query0 >= end || !a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1)) continue;
-    const BFloat16* keys = stage_of(stage);
+    const BFloat16* keys = stages.keys(stage);
     Fragments<kGroups, kKeys> score;
     multiply_by_transposed<kDim>(left, keys, score);
     apply_softcap(a, score);
@@ -398,63 +428,62 @@ template <int kDim>
 __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Arguments a) {
   using Shape = OfQueries<kDim>;
   constexpr int kGroups = Shape::kGroups, kQueries = Shape::kQueries, kKeys = Shape::kKeys, kRows = Shape::kRows;
-  BFloat16* queries = reinterpret_cast<BFloat16*>(dynamic_shared);
-  BFloat16* grads = queries + kQueries * kDim;  // the output's gradient
-  BFloat16* keys = grads + kQueries * kDim;
-  BFloat16* values = keys + kKeys * kDim;
+  using LeftGrads =
+      std::conditional_t<Shape::kInRegisters, LeftInRegisters<kGroups, kDim>, LeftInShared<kGroups, kDim>>;
+  unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
+  BFloat16* queries = reinterpret_cast<BFloat16*>(shared);
+  BFloat16* grads = reinterpret_cast<BFloat16*>(shared + Shape::kGrads);  // the output's gradient
   const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim);
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
-  const BFloat16* k = head_rows(a.k, tile.begin, kv_head);
-  const BFloat16* v = head_rows(a.v, tile.begin, kv_head);
-  const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
+  const int end = min(tile.first + kQueries, tile.length);
 
+  const Stages<Shape, kDim> stages{shared, head_rows(a.k, tile.begin, kv_head), head_rows(a.v, tile.begin, kv_head),
+                                   end};
   int first = a.first_key(tile.first) / kKeys * kKeys;
   copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
                                              tile.first, tile.length, head_dim);
-  copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first, end, head_dim);
   copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
                                              tile.length, head_dim);
+  float* sums = reinterpret_cast<float*>(shared + Shape::kSums);
+  copy_sums<kQueries>(a, tile, head, tile.first, sums);
+  stages.start_copies(a, 0, first);
+  if constexpr (Shape::kInRegisters) {
+    wait_for_copies();
+    __syncthreads();
+  }
   const LeftInShared<kGroups, kDim> left_queries{queries, warp() * kRows};
-  const LeftInShared<kGroups, kDim> left_grads{grads, warp() * kRows};
+  const LeftGrads left_grads = LeftGrads(LeftInShared<kGroups, kDim>{grads, warp() * kRows});
   Fragments<kGroups, kDim> q_grad;
   q_grad.clear();
-  float log2_sum[kGroups][2], delta[kGroups][2], factors[kGroups][2];
-  SAO_UNROLL
-  for (int g = 0; g < kGroups; ++g) {
-    SAO_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int query = query0 + 16 * g + 8 * half + lane() / 4;
-      const std::int64_t at = row_of(a, tile, query, head);
-      log2_sum[g][half] = query < end ? a.log_sum_exp[at] * kLog2OfE : 0.0f;
-      delta[g][half] = query < end ? a.delta[at] : 0.0f;
-      factors[g][half] = a.scale;
-    }
-  }
-  for (; first < end; first += kKeys) {
+  for (int stage = 0; first < end; first += kKeys, stage ^= 1) {
     wait_for_copies();
-    __syncthreads();  // the values are here; the last keys have been read
-    copy_tile<kKeys, kDim, Shape::kThreads>(keys, k, a.k.token_stride, first, end, head_dim);
+    __syncthreads();  // this stage is here; the other has been read
+    if (first + kKeys < end) stages.start_copies(a, stage ^ 1, first + kKeys);
+    const int query0 = tile.first + static_cast<int>(computed_here(threadIdx.x) / 32) * kRows;
+    if (query0 >= end || !a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1)) continue;
+    const BFloat16* keys = stages.keys(stage);
     Fragments<kGroups, kKeys> weight_grad, score;
-    const bool sees_any = query0 < end && a.sees_any(query0, query0 + kRows - 1, first, first + kKeys - 1);
-    if (sees_any) multiply_by_transposed<kDim>(left_grads, values, weight_grad);
-    wait_for_copies();
-    __syncthreads();  // the keys are here; the values have been read
-    if (first + kKeys < end)
-      copy_tile<kKeys, kDim, Shape::kThreads>(values, v, a.v.token_stride, first + kKeys, end, head_dim);
-    if (!sees_any) continue;
+    multiply_by_transposed<kDim>(left_grads, keys + kKeys * kDim, weight_grad);
     multiply_by_transposed<kDim>(left_queries, keys, score);
     apply_softcap(a, score);
+    const unsigned thread = computed_here(threadIdx.x);
+    const float* sums_of_warp = sums + thread / 32 * kRows + thread % 32 / 4;
     SAO_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       SAO_UNROLL
-      for (int n = 0; n < kKeys / 8; ++n) {
+      for (int half = 0; half < 2; ++half) {
+        const float* of_row = sums_of_warp + 16 * g + 8 * half;
+        const float log2_sum = of_row[0] * kLog2OfE, delta = of_row[kQueries];
         SAO_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          float& x = score.value[g][n][e];
-          x = weigh(a, x, log2_sum[g][e / 2]).slope * (weight_grad.value[g][n][e] - delta[g][e / 2]);
+        for (int n = 0; n < kKeys / 8; ++n) {
+          SAO_UNROLL
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            float& x = score.value[g][n][e];
+            x = weigh(a, x, log2_sum).slope * (weight_grad.value[g][n][e] - delta);
+          }
         }
       }
     }
@@ -463,8 +492,11 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
     }
     add_product(LeftInRegisters<kGroups, kKeys>(score), keys, q_grad);
   }
-  write_rows(q_grad, factors, a.q_grad + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end,
-             head_dim);
+  float factors[kGroups][2];
+  SAO_UNROLL
+  for (int g = 0; g < kGroups; ++g) factors[g][0] = factors[g][1] = a.scale;
+  write_rows(q_grad, factors, a.q_grad + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim,
+             tile.first + warp() * kRows, end, head_dim);
 }
 
 // One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair
@@ -517,11 +549,7 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
                                         tile.length, head_dim);
     copy_tile<kQueries, kDim, kThreads>(grads_at(half), head_rows(out_grad, tile.begin, head), out_grad.token_stride,
                                         query0, tile.length, head_dim);
-    const int thread = static_cast<int>(computed_here(threadIdx.x)), query = query0 + thread % kQueries;
-    if (thread < 2 * kQueries) {
-      const float* sums = thread < kQueries ? a.log_sum_exp : a.delta;
-      start_copy<4>(sums_at(third) + thread, sums + row_of(a, tile, query, head), query < tile.length);
-    }
+    copy_sums<kQueries>(a, tile, head, query0, sums_at(third));
   };
   const auto hide = [&](Fragments<kGroups, kQueries>& values_of, int query0) {
     if (!a.sees_all(query0, query0 + kQueries - 1, key0, key0 + kRows - 1))
@@ -529,7 +557,7 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   };
 
   const int group = static_cast<int>(a.heads / a.kv_heads);
-  int head = kv_head * group, query0 = first;  // of the step that is copied next
+  int head = kv_head * group, query0 = first;  // of the step whose copies start next
   const int steps = group * ((end - first + kQueries - 1) / kQueries);
   Fragments<kGroups, kDim> sums;
   sums.clear();
@@ -539,7 +567,7 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   int this_query0 = first;
   for (int step = 0, third = 0; step <= steps; ++step) {
     wait_for_copies();
-    __syncthreads();  // this step's copies and the last one's slopes are here; what this step replaces has been read
+    __syncthreads();  // this step's copies and the last one's slopes are here; what it replaces has been read
     const int last_query0 = this_query0, half = step % 2, last_third = third == 0 ? 2 : third - 1;
     const int this_third = third;
     third = third == 2 ? 0 : third + 1;
