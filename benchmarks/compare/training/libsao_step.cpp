@@ -48,15 +48,17 @@ int main(int argc, char** argv) try {
   std::vector<double> times, losses;
   const bool on_gpu = std::string_view(argv[8]) != "cpu";
   const double before = on_gpu ? gpu_mib() : resident_mib();
-  sao::Trainer trainer(policy, sao::tokenize_pairs(rows),
-                       {.loss = loss,
-                        .optimizer = {.learning_rate = 1e-5},
-                        .schedule = {.kind = "constant", .warmup_ratio = 0.0},
-                        .max_steps = steps,
-                        .batch_size = pairs,
-                        .max_length = 0,
-                        .activation_checkpointing = on_gpu,
-                        .shuffle = false});
+  sao::TrainerOptions options;
+  options.loss = loss;
+  options.optimizer.learning_rate = 1e-5;
+  options.schedule.kind = "constant";
+  options.schedule.warmup_ratio = 0.0;
+  options.max_steps = steps;
+  options.batch_size = pairs;
+  options.max_length = 0;
+  options.shuffle = false;
+  if (on_gpu) options.micro_batch_tokens = 4096;  // what fits beside the optimizer's state
+  sao::Trainer trainer(policy, sao::tokenize_pairs(rows), options);
   for (std::int64_t i = 0; i < steps; ++i) {
     if (argc == 10 && i + 1 == steps) {
       sao::benchmarks::profile([&] { trainer.step(); });
