@@ -62,7 +62,7 @@ class FakeExecutor final : public Executor {
     }
     return hidden;
   }
-  at::Tensor logits(const at::Tensor& hidden) override { return hidden; }
+  Logits logits(const at::Tensor& hidden) override { return {.values = hidden}; }
 };
 
 struct Outcome {
@@ -80,7 +80,7 @@ Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& t
   while (!scheduler.done()) {
     const Plan& plan = scheduler.plan();
     EXPECT_LE(plan.prompt_tokens, options.prefill_tokens);
-    const at::Tensor logits = executor.logits(executor.run(plan, cache));
+    const at::Tensor logits = executor.logits(executor.run(plan, cache)).values;
     ++result.steps;
     result.prompt_tokens += plan.prompt_tokens;
     result.most_running =

@@ -349,6 +349,54 @@ TEST_P(Emulated, LogProbs) {
   EXPECT_NEAR(log_prob.item<double>(), -std::log1p(std::exp(-1.0)), 1e-6);
 }
 
+// The same bits as its parts.
+TEST_P(Emulated, ResidualNorm) {
+  for (const std::int64_t width : {3, 300, 2304}) {
+    for (const bool zero_centered : {false, true}) {
+      const RmsNormOptions options{.eps = 1e-5, .zero_centered = zero_centered};
+      const at::Tensor h = random({4, width}), update = random({4, width}), none;
+      const at::Tensor first = random({width}), second = random({width});
+      for (const at::Tensor& update_weight : {first, none}) {
+        const at::Tensor added =
+            update_weight.defined() ? table().rms_norm(update, update_weight, options, nullptr) : update;
+        const auto [sum, y] = table().residual_norm(h, update, update_weight, second, options);
+        EXPECT_TRUE(testing::identical(sum, h + added)) << width;
+        EXPECT_TRUE(testing::identical(y, table().rms_norm(h + added, second, options, nullptr))) << width;
+        const auto [alone, nothing] = table().residual_norm(h, update, update_weight, none, options);
+        EXPECT_TRUE(testing::identical(alone, sum));
+        EXPECT_FALSE(nothing.defined());
+      }
+    }
+  }
+}
+
+TEST_P(Emulated, RotaryAppend) {
+  const std::int64_t tokens = 5, heads = 3, kv_heads = 2;
+  for (const std::int64_t head_dim : {2, 16, 80}) {
+    // Columns of one product, as the model has them.
+    const at::Tensor qkv = random({tokens, (heads + 2 * kv_heads) * head_dim});
+    const auto columns = [&](std::int64_t begin, std::int64_t count) {
+      return qkv.narrow(1, begin * head_dim, count * head_dim).view({tokens, count, head_dim});
+    };
+    const at::Tensor q = columns(0, heads), k = columns(heads, kv_heads), v = columns(heads + kv_heads, kv_heads);
+    const at::Tensor cosines = at::randn({40, head_dim / 2}), sines = at::randn({40, head_dim / 2});
+    const at::Tensor positions = at::tensor({0, 7, 39, 1, 1}, at::kLong),
+                     slots = at::tensor({3, 16, 47, 20, 0}, at::kLong);
+    const auto cache = [&] {
+      return std::pair{at::zeros({3, kv_heads, head_dim, kCacheBlock}, q.options()),
+                       at::zeros({3, kv_heads, kCacheBlock, head_dim}, q.options())};
+    };
+    auto [keys, values] = cache();
+    auto [expected_keys, expected_values] = cache();
+    const at::Tensor found = table().rotary_append(q, k, v, positions, cosines, sines, slots, keys, values);
+    table().append_to_cache(table().rotary(k, positions, cosines, sines, 1.0f), v, slots, expected_keys,
+                            expected_values);
+    EXPECT_TRUE(testing::identical(found, table().rotary(q, positions, cosines, sines, 1.0f))) << head_dim;
+    EXPECT_TRUE(testing::identical(keys, expected_keys)) << head_dim;
+    EXPECT_TRUE(testing::identical(values, expected_values)) << head_dim;
+  }
+}
+
 TEST_P(Emulated, AddWidened) {
   for (const std::int64_t width : {1, 8, 333}) {
     const at::Tensor x = random({3, width}), before = at::randn({3, width});
@@ -382,8 +430,11 @@ TEST_P(Emulated, Draws) {
                                        {.top_k = 1},
                                        {.top_p = 1e-4}};
   for (const std::int64_t width : {1, 5, 300, 4099}) {
-    at::Tensor logits = at::randn({3, width}) * 3.0;
-    logits[1] = at::round(logits[1]);  // equals
+    const double softcap = width == 300 ? 4.0 : 0.0;
+    at::Tensor raw = at::randn({3, width}) * 3.0;
+    raw[1] = at::round(raw[1]);  // equals
+    raw = raw.to(dtype());
+    const at::Tensor logits = softcapped(raw, softcap).to(at::kFloat);
     const at::Tensor log_probs = at::log_softmax(logits, 1, at::kDouble);
     for (const SampleOptions& options : all) {
       const at::Tensor p = sampling_distribution(logits, options), sums = p.cumsum(1);
@@ -392,7 +443,7 @@ TEST_P(Emulated, Draws) {
         draws[i][0] = static_cast<double>(i % 3);
         draws[i][1] = i < 3 ? 0.0 : i > 17 ? 1.0 - 1e-16 : at::rand({1}, at::kDouble).item<double>();
       }
-      const at::Tensor found = table().draw(logits, draws, false, options);
+      const at::Tensor found = table().draw(raw, softcap, draws, false, options);
       for (std::int64_t i = 0; i < 21; ++i) {
         const std::int64_t row = i % 3, id = static_cast<std::int64_t>(found[i][0].item<double>());
         ASSERT_TRUE(id >= 0 && id < width);
@@ -405,8 +456,8 @@ TEST_P(Emulated, Draws) {
       }
     }
     const at::Tensor given = at::tensor({1.0, static_cast<double>(width - 1)}, at::kDouble).view({1, 2});
-    EXPECT_NEAR(table().draw(logits, given, true, {})[0][1].item<double>(), log_probs[1][width - 1].item<double>(),
-                3e-6);
+    EXPECT_NEAR(table().draw(raw, softcap, given, true, {})[0][1].item<double>(),
+                log_probs[1][width - 1].item<double>(), 3e-6);
   }
   at::Tensor broken = at::zeros({4, 40});
   broken[0][7] = NAN;
@@ -414,7 +465,7 @@ TEST_P(Emulated, Draws) {
   broken[2].fill_(-INFINITY);
   broken[3][0] = -INFINITY;
   const at::Tensor draws = at::tensor({0.0, 0.5, 1.0, 0.5, 2.0, 0.5, 3.0, 0.0}, at::kDouble).view({4, 2});
-  const at::Tensor found = table().draw(broken, draws, false, {});
+  const at::Tensor found = table().draw(broken, 0.0, draws, false, {});
   for (std::int64_t row = 0; row < 3; ++row) EXPECT_TRUE(std::isnan(found[row][1].item<double>())) << row;
   EXPECT_EQ(found[3][0].item<double>(), 1.0) << "the first token that can be";
 }

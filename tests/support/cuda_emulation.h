@@ -208,6 +208,9 @@ inline float __shfl_sync(unsigned mask, float value, int from) {
   return emulation::float_of(emulation::Exchange({emulation::word_of(value)})[static_cast<std::size_t>(from)][0]);
 }
 
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float x, float y) { return x / y; }
+
 template <class T>
 T atomicAdd(T* to, T x) {  // the fibers take turns
   const T before = *to;

@@ -57,7 +57,10 @@ int main(int argc, char** argv) try {
   options.batch_size = pairs;
   options.max_length = 0;
   options.shuffle = false;
-  if (on_gpu) options.micro_batch_tokens = 4096;  // what fits beside the optimizer's state
+  if (on_gpu) {
+    options.micro_batch_tokens = 4096;  // what fits beside the optimizer's state
+    options.chunk_tokens = 2048;
+  }
   sao::Trainer trainer(policy, sao::tokenize_pairs(rows), options);
   for (std::int64_t i = 0; i < steps; ++i) {
     if (argc == 10 && i + 1 == steps) {

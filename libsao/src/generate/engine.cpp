@@ -227,13 +227,13 @@ struct Engine::Impl {
     while (!scheduler.done()) {
       const detail::Plan& plan = scheduler.plan();
       std::size_t next = 0;
-      run(where, plan, [&](const at::Tensor& logits, std::int64_t begin) {
+      run(where, plan, [&](const detail::Logits& logits, std::int64_t begin) {
         const std::size_t first = next;
         tokens.clear();
-        for (; next < plan.reads.size() && plan.reads[next].row < begin + logits.size(0); ++next) {
+        for (; next < plan.reads.size() && plan.reads[next].row < begin + logits.values.size(0); ++next) {
           for (const TokenId id : targets(plan.reads[next])) tokens.push_back({plan.reads[next].row - begin, id});
         }
-        const std::vector<double> found = ops::token_log_probs(logits, tokens);
+        const std::vector<double> found = ops::token_log_probs(logits.values, tokens, logits.softcap);
         std::span<const double> rest = found;
         for (std::size_t i = first; i < next; ++i) {
           const std::size_t count = targets(plan.reads[i]).size();
@@ -357,16 +357,16 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
     const detail::Plan& plan = scheduler.plan();
     drawn.resize(plan.draws.size());
     std::size_t next = 0;
-    impl.run(kWhere, plan, [&](const at::Tensor& logits, std::int64_t begin) {
+    impl.run(kWhere, plan, [&](const detail::Logits& logits, std::int64_t begin) {
       draws.clear();
       const std::size_t first = next;
-      for (; next < plan.draws.size() && plan.draws[next].row < begin + logits.size(0); ++next) {
+      for (; next < plan.draws.size() && plan.draws[next].row < begin + logits.values.size(0); ++next) {
         const detail::PlannedDraw& draw = plan.draws[next];
         const Seed stream = requests[draw.request].seed.fork(static_cast<std::uint64_t>(draw.sample));
         draws.push_back(
             {.row = draw.row - begin, .uniform = uniform(stream, static_cast<std::uint64_t>(draw.position))});
       }
-      ops::sample(logits, draws, sample_options, std::span(drawn).subspan(first, next - first));
+      ops::sample(logits.values, draws, sample_options, std::span(drawn).subspan(first, next - first), logits.softcap);
     });
     if (impl.on_token) {
       for (std::size_t i = 0; i < drawn.size(); ++i) {

@@ -31,9 +31,13 @@ at::Tensor ModelExecutor::run(const Plan& plan, KvCache& cache) {
   return hidden.index_select(0, to_tensor(plan.rows).to(hidden.device()));
 }
 
-at::Tensor ModelExecutor::logits(const at::Tensor& hidden) {
+Logits ModelExecutor::logits(const at::Tensor& hidden) {
   const at::NoGradGuard no_grad;
-  return model_.logits(hidden);
+  // A GPU's kernel caps them as it reads them: no float32 copy of the whole is written and read.
+  if (ops::CudaGraph::serves(hidden, model_.config().head_dim)) {
+    return {.values = at::linear(hidden, model_.output_weight()), .softcap = model_.config().final_logit_softcapping};
+  }
+  return {.values = model_.logits(hidden)};
 }
 
 }  // namespace sao::detail

@@ -11,20 +11,26 @@
 
 namespace sao::detail {
 
+/// [n, vocab_size], and the soft cap that they have yet to go through; 0 = none.
+struct Logits {
+  at::Tensor values;
+  double softcap = 0.0;
+};
+
 class Executor {
  public:
   virtual ~Executor() = default;
   /// Adds the plan's tokens to their sequences and returns the final hidden states of its rows, [rows, hidden_size].
   virtual at::Tensor run(const Plan& plan, KvCache& cache) = 0;
-  /// Logits [n, vocab_size] in float32 of hidden states [n, hidden_size].
-  virtual at::Tensor logits(const at::Tensor& hidden) = 0;
+  /// Of hidden states [n, hidden_size].
+  virtual Logits logits(const at::Tensor& hidden) = 0;
 };
 
 class ModelExecutor final : public Executor {
  public:
   explicit ModelExecutor(CausalLM model) : model_(std::move(model)) {}
   at::Tensor run(const Plan& plan, KvCache& cache) override;
-  at::Tensor logits(const at::Tensor& hidden) override;
+  Logits logits(const at::Tensor& hidden) override;
 
  private:
   CausalLM model_;

@@ -136,10 +136,12 @@ at::Tensor CausalLM::Impl::run(const PackedTokens& tokens, const std::function<v
     const auto layer = [this, i, packed_layer, positions, rope, dropout, starts = tokens.starts,
                         parents = tokens.parents](const at::Tensor& input) {
       const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-        return ops::packed_attention(q, k, v, starts, attention_options(i), parents);
+        const auto turned = [&](const at::Tensor& x) {
+          return detail::rotated(config, x, positions, rotary_of(rope, i));
+        };
+        return ops::packed_attention(turned(q), turned(k), v, starts, attention_options(i), parents);
       };
-      return detail::decoder_layer(config, weights.layers[i], packed_layer, input, positions, rotary_of(rope, i),
-                                   attend, dropout.get());
+      return detail::decoder_layer(config, weights.layers[i], packed_layer, input, attend, dropout.get());
     };
     h = training && activation_checkpointing ? detail::recomputed(layer, h, weights.layers[i].all()) : layer(h);
     if (observe) observe(h);
@@ -211,12 +213,19 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
     at::Tensor& keys = cache.keys(static_cast<std::int64_t>(i));
     at::Tensor& values = cache.values(static_cast<std::int64_t>(i));
     const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-      ops::append_to_cache(k, v, step.slots, keys, values);
-      return ops::paged_attention(q, keys, values, sequences.starts, sequences.lengths, sequences.block_tables,
+      const detail::RotaryTable& table = impl.rotary_of(rope, i);
+      at::Tensor turned;
+      if (impl.config.rotary_dim() == impl.config.head_dim) {
+        turned = ops::rotary_append(q, k, v, step.positions, table.cosines, table.sines, step.slots, keys, values);
+      } else {
+        ops::append_to_cache(detail::rotated(impl.config, k, step.positions, table), v, step.slots, keys, values);
+        turned = detail::rotated(impl.config, q, step.positions, table);
+      }
+      return ops::paged_attention(turned, keys, values, sequences.starts, sequences.lengths, sequences.block_tables,
                                   impl.attention_options(i));
     };
     h = detail::decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &packed->layers[i], h,
-                              step.positions, impl.rotary_of(rope, i), attend, /*dropout=*/nullptr);
+                              attend, /*dropout=*/nullptr);
   }
   return impl.final_norm(h);
 }

@@ -66,36 +66,40 @@ ops::Gate gate_of(const ModelConfig& config) {
 
 }  // namespace
 
+at::Tensor rotated(const ModelConfig& config, const at::Tensor& x, const at::Tensor& positions,
+                   const RotaryTable& rope) {
+  const std::int64_t D = config.head_dim, R = config.rotary_dim();
+  if (R == D) return ops::rotary(x, positions, rope.cosines, rope.sines);
+  return at::cat({ops::rotary(x.narrow(2, 0, R), positions, rope.cosines, rope.sines), x.narrow(2, R, D - R)}, 2);
+}
+
 at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const PackedLayer* packed, const at::Tensor& h,
-                         const at::Tensor& positions, const RotaryTable& rope, const Attend& attend,
-                         const Dropout* dropout) {
+                         const Attend& attend, const Dropout* dropout) {
   const ops::RmsNormOptions norm{.eps = c.rms_norm_eps, .zero_centered = c.zero_centered_norm};
-  const std::int64_t T = h.size(0), H = c.hidden_size, I = c.intermediate_size, D = c.head_dim, R = c.rotary_dim();
+  const std::int64_t T = h.size(0), H = c.hidden_size, I = c.intermediate_size, D = c.head_dim;
   const std::int64_t q_width = c.num_attention_heads * D, kv_width = c.num_key_value_heads * D;
 
-  at::Tensor x = ops::rms_norm(h, w.input_norm, norm);  // [T, H]
+  const at::Tensor x = ops::rms_norm(h, w.input_norm, norm);  // [T, H]
   const std::vector<at::Tensor> qkv =
       project(w.qkv, packed ? &packed->qkv : nullptr, x, {q_width, kv_width, kv_width}, dropout);
-  const auto rotated_heads = [&](const at::Tensor& columns, std::int64_t heads, const at::Tensor& head_norm) {
-    at::Tensor y = columns.view({T, heads, D});
-    if (c.query_key_norm) y = ops::rms_norm(y.reshape({T * heads, D}), head_norm, norm).view({T, heads, D});
-    if (R == D) return ops::rotary(y, positions, rope.cosines, rope.sines);
-    const at::Tensor rotated = ops::rotary(y.narrow(2, 0, R), positions, rope.cosines, rope.sines);
-    return at::cat({rotated, y.narrow(2, R, D - R)}, 2);
+  const auto in_heads = [&](const at::Tensor& columns, std::int64_t heads, const at::Tensor& head_norm) {
+    if (!head_norm.defined()) return columns.view({T, heads, D});
+    return ops::rms_norm(columns.reshape({T * heads, D}), head_norm, norm).view({T, heads, D});
   };
-  const at::Tensor q = rotated_heads(qkv[0], c.num_attention_heads, w.q_norm);
-  const at::Tensor k = rotated_heads(qkv[1], c.num_key_value_heads, w.k_norm);
-  const at::Tensor v = qkv[2].view({T, c.num_key_value_heads, D});
-  at::Tensor attended = project(w.o, packed ? &packed->o : nullptr, attend(q, k, v), {H}, dropout)[0];  // [T, H]
-  if (c.post_norms) attended = ops::rms_norm(attended, w.post_attention_norm, norm);
-  const at::Tensor middle = h + attended;
+  const at::Tensor attended =
+      attend(in_heads(qkv[0], c.num_attention_heads, w.q_norm), in_heads(qkv[1], c.num_key_value_heads, w.k_norm),
+             in_heads(qkv[2], c.num_key_value_heads, {}));
+  const at::Tensor update = project(w.o, packed ? &packed->o : nullptr, attended, {H}, dropout)[0];  // [T, H]
+  const at::Tensor none;
+  const auto [middle, mlp_input] = c.post_norms
+                                       ? ops::residual_norm(h, update, w.post_attention_norm, w.pre_mlp_norm, norm)
+                                       : ops::residual_norm(h, update, none, w.post_attention_norm, norm);
 
-  x = ops::rms_norm(middle, c.post_norms ? w.pre_mlp_norm : w.post_attention_norm, norm);
-  const std::vector<at::Tensor> gate_up = project(w.gate_up, packed ? &packed->gate_up : nullptr, x, {I, I}, dropout);
-  at::Tensor mlp = project(w.down, packed ? &packed->down : nullptr,
-                           ops::gated_activation(gate_up[0], gate_up[1], gate_of(c)), {H}, dropout)[0];
-  if (c.post_norms) mlp = ops::rms_norm(mlp, w.post_mlp_norm, norm);
-  return middle + mlp;
+  const std::vector<at::Tensor> gate_up =
+      project(w.gate_up, packed ? &packed->gate_up : nullptr, mlp_input, {I, I}, dropout);
+  const at::Tensor mlp = project(w.down, packed ? &packed->down : nullptr,
+                                 ops::gated_activation(gate_up[0], gate_up[1], gate_of(c)), {H}, dropout)[0];
+  return ops::residual_norm(middle, mlp, c.post_norms ? w.post_mlp_norm : none, none, norm)[0];
 }
 
 at::Tensor recomputed(LayerFunction layer, const at::Tensor& h, const std::vector<at::Tensor>& tensors) {

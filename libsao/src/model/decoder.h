@@ -12,14 +12,17 @@
 
 namespace sao::detail {
 
-/// q [T, heads, D], k and v [T, kv_heads, D] -> [T, heads * D].
+/// q [T, heads, D], k and v [T, kv_heads, D], before the rotary embedding -> [T, heads * D].
 using Attend = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
 
 /// h [T, H] -> [T, H]. `packed`: the layer's matrices packed; null where gradients are wanted or the kernel does not
 /// apply. `dropout`: of the adapters' inputs; null where nothing is dropped.
 at::Tensor decoder_layer(const ModelConfig& config, const LayerWeights& weights, const PackedLayer* packed,
-                         const at::Tensor& h, const at::Tensor& positions, const RotaryTable& rope,
-                         const Attend& attend, const Dropout* dropout);
+                         const at::Tensor& h, const Attend& attend, const Dropout* dropout);
+
+/// The rotary embedding of queries or keys x [T, heads, D]; of a part of each head where the config says so.
+at::Tensor rotated(const ModelConfig& config, const at::Tensor& x, const at::Tensor& positions,
+                   const RotaryTable& rope);
 
 using LayerFunction = std::function<at::Tensor(const at::Tensor& h)>;
 

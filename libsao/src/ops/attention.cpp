@@ -15,6 +15,7 @@
 #include "ops/kernels.h"
 #include "ops/reference.h"
 #include "sao/base/error.h"
+#include "sao/ops/pointwise.h"
 
 namespace sao::ops {
 namespace {
@@ -435,6 +436,17 @@ void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor&
       }
     }
   });
+}
+
+at::Tensor rotary_append(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& positions,
+                         const at::Tensor& cosines, const at::Tensor& sines, const at::Tensor& slots, at::Tensor& keys,
+                         at::Tensor& values) {
+  check_append(k, v, slots, keys, values);
+  if (const cuda::Table* gpu = cuda::kernels_for(keys); gpu != nullptr && alike(q, keys) && alike(k, keys)) {
+    return gpu->rotary_append(q, k, v, positions, cosines, sines, slots, keys, values);
+  }
+  append_to_cache(rotary(k, positions, cosines, sines), v, slots, keys, values);
+  return rotary(q, positions, cosines, sines);
 }
 
 at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const at::Tensor& values,

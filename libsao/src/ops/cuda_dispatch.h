@@ -26,6 +26,10 @@ struct Table {
   /// inverse_rms: null, or set to [n] float32 for rms_norm_backward.
   at::Tensor (*rms_norm)(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options,
                          at::Tensor* inverse_rms);
+  /// ops::residual_norm.
+  std::array<at::Tensor, 2> (*residual_norm)(const at::Tensor& h, const at::Tensor& update,
+                                             const at::Tensor& update_weight, const at::Tensor& weight,
+                                             const RmsNormOptions& options);
   /// -> x's and weight's gradient.
   std::array<at::Tensor, 2> (*rms_norm_backward)(const at::Tensor& x, const at::Tensor& weight,
                                                  const at::Tensor& inverse_rms, const at::Tensor& y_grad,
@@ -45,6 +49,10 @@ struct Table {
   /// slots on the CPU or on the device.
   void (*append_to_cache)(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
                           at::Tensor& values);
+  /// ops::rotary_append; indices as above.
+  at::Tensor (*rotary_append)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines,
+                              const at::Tensor& slots, at::Tensor& keys, at::Tensor& values);
   /// starts, lengths and block_tables on the CPU or on the device.
   at::Tensor (*paged_attention)(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                                 const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
@@ -58,10 +66,11 @@ struct Table {
                                                          const at::Tensor& log_sum_exp, const at::Tensor& out_grad,
                                                          const AttentionOptions& options);
 
-  /// A token a draw; draws [n, 2] float64 on the CPU: row of dense float32 logits, and a number in [0, 1), or with
-  /// `given` a token id. -> [n, 2] float64 on the device: the id, and its log-prob at temperature 1; NaN for a row with
-  /// a NaN, +inf or nothing finite.
-  at::Tensor (*draw)(const at::Tensor& logits, const at::Tensor& draws, bool given, const SampleOptions& options);
+  /// A token a draw; draws [n, 2] float64 on the CPU: row of dense logits, which are soft-capped first, and a number in
+  /// [0, 1), or with `given` a token id. -> [n, 2] float64 on the device: the id, and its log-prob at temperature 1;
+  /// NaN for a row with a NaN, +inf or nothing finite.
+  at::Tensor (*draw)(const at::Tensor& logits, double softcap, const at::Tensor& draws, bool given,
+                     const SampleOptions& options);
 
   /// Rows of dense logits [n, V], targets [n] int64; writes log_prob and log_sum_exp [n] float32.
   void (*log_probs)(const at::Tensor& logits, const at::Tensor& targets, double softcap, const at::Tensor& log_prob,

@@ -20,6 +20,12 @@ template <class T>
 void rms_norm(std::int64_t rows, std::int64_t width, const T* x, const T* weight, bool zero_centered, float eps, T* y,
               float* inverse_rms, void* stream);
 
+/// sum = h + update, or h + norm(update) where update_weight is not null; y = norm(sum) where weight is not null: what
+/// rms_norm and the sums of T would give one after the other.
+template <class T>
+void residual_norm(std::int64_t rows, std::int64_t width, const T* h, const T* update, const T* update_weight,
+                   const T* weight, bool zero_centered, float eps, T* sum, T* y, void* stream);
+
 /// Writes x_grad, and to weight_grads [parts][width] sums over the rows part, part + parts, ...: the weight's gradient
 /// is their sum, the same bits every time.
 template <class T>
@@ -64,6 +70,20 @@ struct HeadRows {
 template <class T>
 void append_to_cache(std::int64_t tokens, std::int64_t kv_heads, std::int64_t head_dim, const HeadRows<T>& k,
                      const HeadRows<T>& v, const std::int64_t* slots, T* keys, T* values, void* stream);
+
+/// rotary of q and k and append_to_cache in one: rotated q goes to q_out [tokens][heads][head_dim].
+template <class T>
+struct RotaryAppend {
+  std::int64_t tokens, heads, kv_heads, head_dim;
+  HeadRows<T> q, k, v;
+  const std::int64_t* positions;
+  const float* cosines;  ///< [positions][head_dim / 2], as sines
+  const float* sines;
+  const std::int64_t* slots;
+  T *q_out, *keys, *values;
+};
+template <class T>
+void rotary_append(const RotaryAppend<T>& arguments, void* stream);
 
 inline constexpr std::int64_t kMaxHeadDim = 256;
 
@@ -143,20 +163,24 @@ template <class T>
 void packed_attention_backward(const PackedAttention<T>& arguments, const T* out_grad, float* delta, T* q_grad,
                                T* k_grad, T* v_grad, void* stream);
 
+template <class T>
 struct DrawArguments {
   std::int64_t width;
-  const float* logits;  ///< [n][width]
+  const T* logits;      ///< [n][width], before the soft cap
+  float softcap;        ///< 0: none
   const double* draws;  ///< [draws][2]: row, and a number in [0, 1), or the id where it is given
   bool given, greedy;
   float inverse_temperature;
   std::int64_t top_k;  ///< 0: all
   float top_p, min_p;
   double* out;  ///< [draws][2]: id, and its log-prob at temperature 1; NaN for a row with NaN, +inf or nothing finite
-  int ids_per_lane;  ///< set by draw_tokens
+  int ids_per_lane;  ///< this and in_packs are set by draw_tokens
+  bool in_packs;
 };
 
 /// What SampleOptions says.
-void draw_tokens(const DrawArguments& arguments, std::int64_t draws, void* stream);
+template <class T>
+void draw_tokens(const DrawArguments<T>& arguments, std::int64_t draws, void* stream);
 
 /// log softmax(softcap(z))[target] and log-sum-exp of each row of logits [rows][width].
 template <class T>

@@ -82,6 +82,24 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
   return y;
 }
 
+std::array<at::Tensor, 2> residual_norm(const at::Tensor& h, const at::Tensor& update, const at::Tensor& update_weight,
+                                        const at::Tensor& weight, const RmsNormOptions& options) {
+  check_alike(h, {update});
+  const at::Tensor old = h.contiguous(), added = update.contiguous();
+  at::Tensor sum = at::empty(old.sizes(), old.options()), y;
+  if (weight.defined()) y = at::empty(old.sizes(), old.options());
+  on_stream(h, [&](void* stream) {
+    with_type(h, [&](auto t) {
+      using T = decltype(t);
+      const auto optional = [](const at::Tensor& x) { return x.defined() ? in<T>(x) : nullptr; };
+      cuda::residual_norm<T>(old.size(0), old.size(1), in<T>(old), in<T>(added), optional(update_weight),
+                             optional(weight), options.zero_centered, static_cast<float>(options.eps), out<T>(sum),
+                             y.defined() ? out<T>(y) : nullptr, stream);
+    });
+  });
+  return {sum, y};
+}
+
 std::array<at::Tensor, 2> rms_norm_backward(const at::Tensor& x, const at::Tensor& weight,
                                             const at::Tensor& inverse_rms, const at::Tensor& y_grad,
                                             bool zero_centered) {
@@ -185,6 +203,39 @@ void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor&
                                in<std::int64_t>(at_slots), out<T>(keys), out<T>(values), stream);
     });
   });
+}
+
+at::Tensor rotary_append(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
+                         const at::Tensor& positions, const at::Tensor& cosines, const at::Tensor& sines,
+                         const at::Tensor& slots, at::Tensor& keys, at::Tensor& values) {
+  check_alike(keys, {q_in, k_in, v_in, values});
+  TORCH_INTERNAL_ASSERT(keys.is_contiguous() && values.is_contiguous());
+  const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in);
+  const at::Tensor at_positions = on_device_of(q, positions, at::kLong), at_slots = on_device_of(q, slots, at::kLong);
+  const at::Tensor c = cosines.contiguous(), s = sines.contiguous();
+  at::Tensor result = at::empty(q.sizes(), q.options());
+  on_stream(q, [&](void* stream) {
+    with_type(q, [&](auto t) {
+      using T = decltype(t);
+      RotaryAppend<T> a{};
+      a.tokens = q.size(0);
+      a.heads = q.size(1);
+      a.kv_heads = k.size(1);
+      a.head_dim = q.size(2);
+      a.q = head_rows<T>(q);
+      a.k = head_rows<T>(k);
+      a.v = head_rows<T>(v);
+      a.positions = in<std::int64_t>(at_positions);
+      a.cosines = in<float>(c);
+      a.sines = in<float>(s);
+      a.slots = in<std::int64_t>(at_slots);
+      a.q_out = out<T>(result);
+      a.keys = out<T>(keys);
+      a.values = out<T>(values);
+      cuda::rotary_append<T>(a, stream);
+    });
+  });
+  return result;
 }
 
 // A tensor of structs of 32-bit numbers, on x's device.
@@ -423,24 +474,29 @@ std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, cons
   return {q_grad, k_grad, v_grad};
 }
 
-at::Tensor draw(const at::Tensor& logits, const at::Tensor& draws, bool given, const SampleOptions& options) {
-  TORCH_INTERNAL_ASSERT(logits.is_contiguous() && logits.scalar_type() == at::kFloat);
+at::Tensor draw(const at::Tensor& logits, double softcap, const at::Tensor& draws, bool given,
+                const SampleOptions& options) {
+  TORCH_INTERNAL_ASSERT(logits.is_contiguous());
   const at::Tensor there = on_device_of(logits, draws, at::kDouble);
   at::Tensor result = at::empty(draws.sizes(), there.options());
   on_stream(logits, [&](void* stream) {
-    DrawArguments a{};
-    a.width = logits.size(1);
-    a.logits = in<float>(logits);
-    a.draws = in<double>(there);
-    a.given = given;
-    a.greedy = options.temperature == 0.0;
-    // A temperature so small that its inverse overflows would turn 0 * inf into NaN.
-    a.inverse_temperature = a.greedy ? 1.0f : static_cast<float>(std::min(1.0 / options.temperature, 1e30));
-    a.top_k = options.top_k;
-    a.top_p = static_cast<float>(options.top_p);
-    a.min_p = static_cast<float>(options.min_p);
-    a.out = out<double>(result);
-    draw_tokens(a, draws.size(0), stream);
+    with_type(logits, [&](auto t) {
+      using T = decltype(t);
+      DrawArguments<T> a{};
+      a.width = logits.size(1);
+      a.logits = in<T>(logits);
+      a.softcap = static_cast<float>(softcap);
+      a.draws = in<double>(there);
+      a.given = given;
+      a.greedy = options.temperature == 0.0;
+      // A temperature so small that its inverse overflows would turn 0 * inf into NaN.
+      a.inverse_temperature = a.greedy ? 1.0f : static_cast<float>(std::min(1.0 / options.temperature, 1e30));
+      a.top_k = options.top_k;
+      a.top_p = static_cast<float>(options.top_p);
+      a.min_p = static_cast<float>(options.min_p);
+      a.out = out<double>(result);
+      draw_tokens<T>(a, draws.size(0), stream);
+    });
   });
   return result;
 }
@@ -485,6 +541,7 @@ extern "C" __attribute__((visibility("default"))) const sao::ops::cuda::Table* s
                            .version = SAO_VERSION,
                            .device_count = device_count,
                            .rms_norm = on_tensors::rms_norm,
+                           .residual_norm = on_tensors::residual_norm,
                            .rms_norm_backward = on_tensors::rms_norm_backward,
                            .rotary = on_tensors::rotary,
                            .gated_activation = on_tensors::gated_activation,
@@ -492,6 +549,7 @@ extern "C" __attribute__((visibility("default"))) const sao::ops::cuda::Table* s
                            .add_widened = on_tensors::add_widened,
                            .softcapped = on_tensors::softcapped,
                            .append_to_cache = on_tensors::append_to_cache,
+                           .rotary_append = on_tensors::rotary_append,
                            .paged_attention = on_tensors::paged_attention,
                            .packed_attention = on_tensors::packed_attention,
                            .packed_attention_backward = on_tensors::packed_attention_backward,

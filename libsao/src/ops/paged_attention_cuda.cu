@@ -24,6 +24,39 @@ __global__ void __launch_bounds__(kThreads) append_tokens(int kv_heads, int head
   }
 }
 
+// One block a token.
+template <class T>
+__global__ void __launch_bounds__(kThreads) rotate_and_append(RotaryAppend<T> a) {
+  const std::int64_t token = blockIdx.x, slot = a.slots[token], block = slot / kPageKeys, offset = slot % kPageKeys;
+  const int heads = static_cast<int>(a.heads), kv_heads = static_cast<int>(a.kv_heads);
+  const int head_dim = static_cast<int>(a.head_dim), half = head_dim / 2;
+  const float* cosines = a.cosines + a.positions[token] * half;
+  const float* sines = a.sines + a.positions[token] * half;
+  for (int i = static_cast<int>(threadIdx.x); i < (heads + kv_heads) * half; i += kThreads) {
+    const int head = i / half, d = i % half, kv_head = head - heads;
+    const HeadRows<T>& rows = kv_head < 0 ? a.q : a.k;
+    const T* from = rows.data + token * rows.token_stride + (kv_head < 0 ? head : kv_head) * rows.head_stride + d;
+    const float x = to_float(from[0]), y = to_float(from[half]);
+    const float cosine = rounded<T>(cosines[d]), sine = rounded<T>(sines[d]);
+    const T low = from_float<T>(rounded<T>(x * cosine) - rounded<T>(y * sine));
+    const T high = from_float<T>(rounded<T>(y * cosine) + rounded<T>(x * sine));
+    if (kv_head < 0) {
+      T* to = a.q_out + (token * heads + head) * head_dim + d;
+      to[0] = low;
+      to[half] = high;
+    } else {
+      T* to = a.keys + ((block * kv_heads + kv_head) * head_dim + d) * kPageKeys + offset;
+      to[0] = low;
+      to[half * kPageKeys] = high;
+    }
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < kv_heads * head_dim; i += kThreads) {
+    const int head = i / head_dim, d = i % head_dim;
+    a.values[((block * kv_heads + head) * kPageKeys + offset) * head_dim + d] =
+        a.v.data[token * a.v.token_stride + head * a.v.head_stride + d];
+  }
+}
+
 // The sequence that holds `row`: the last that starts at or before it.
 __device__ int sequence_of(const std::int64_t* starts, int sequences, std::int64_t row) {
   int low = 0, high = sequences;  // starts[low] <= row < starts[high]
@@ -188,6 +221,11 @@ void gather_pages(std::int64_t pages, std::int64_t kv_heads, std::int64_t head_d
 }
 
 template <class T>
+void rotary_append(const RotaryAppend<T>& arguments, void* stream) {
+  launch(rotate_and_append<T>, arguments.tokens, 1, 0, stream, arguments);
+}
+
+template <class T>
 void append_to_cache(std::int64_t tokens, std::int64_t kv_heads, std::int64_t head_dim, const HeadRows<T>& k,
                      const HeadRows<T>& v, const std::int64_t* slots, T* keys, T* values, void* stream) {
   launch(append_tokens<T>, tokens, 1, 0, stream, static_cast<int>(kv_heads), static_cast<int>(head_dim), k, v, slots,
@@ -211,6 +249,7 @@ void paged_attention(const PagedAttention<T>& a, void* stream) {
                                 const std::int64_t*, T*, T*, void*);                                                \
   template void gather_pages(std::int64_t, std::int64_t, std::int64_t, const GatheredPage*, const T*, const T*, T*, \
                              T*, void*);                                                                            \
+  template void rotary_append(const RotaryAppend<T>&, void*);                                                       \
   template void paged_attention(const PagedAttention<T>&, void*)
 SAO_INSTANTIATE(float);
 SAO_INSTANTIATE(BFloat16);

@@ -213,6 +213,16 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
   return gate_rows(gate, up, kind);
 }
 
+std::array<at::Tensor, 2> residual_norm(const at::Tensor& h, const at::Tensor& update, const at::Tensor& update_weight,
+                                        const at::Tensor& weight, const RmsNormOptions& options) {
+  if (!at::GradMode::is_enabled() && alike(h, update) && h.sizes().equals(update.sizes())) {
+    if (const cuda::Table* gpu = cuda::kernels_for(h))
+      return gpu->residual_norm(h, update, update_weight, weight, options);
+  }
+  const at::Tensor sum = h + (update_weight.defined() ? rms_norm(update, update_weight, options) : update);
+  return {sum, weight.defined() ? rms_norm(sum, weight, options) : at::Tensor()};
+}
+
 void softcap_(at::Tensor& x, double cap) {
   if (!on_cpu(x) || !x.is_contiguous()) {
     x.div_(cap).tanh_().mul_(cap);

@@ -31,6 +31,48 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// One block a row. A thread has the same columns each time, so what it wrote it can read.
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads)
+    residual_norm_rows(int width, const T* h, const T* update, const T* update_weight, const T* weight,
+                       bool zero_centered, float eps, T* sum, T* y) {
+  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * width;
+  const int first = static_cast<int>(threadIdx.x) * kPack;
+  const auto normed = [&](float x, float inverse, float w) {
+    return from_float<T>(zero_centered ? x * inverse * (1.0f + w) : rounded<T>(x * inverse) * w);
+  };
+  float inverse = 0.0f;
+  if (update_weight != nullptr) {
+    float squares = 0.0f;
+    for (int i = first; i < width; i += kThreads * kPack) {
+      const Pack<T, kPack> a = load<kPack>(update + begin + i);
+      for (int e = 0; e < kPack; ++e) squares += to_float(a.value[e]) * to_float(a.value[e]);
+    }
+    inverse = rsqrtf(block_sum(squares) / static_cast<float>(width) + eps);
+  }
+  float squares = 0.0f;
+  for (int i = first; i < width; i += kThreads * kPack) {
+    const Pack<T, kPack> old = load<kPack>(h + begin + i), a = load<kPack>(update + begin + i);
+    Pack<T, kPack> w = a, out;
+    if (update_weight != nullptr) w = load<kPack>(update_weight + i);
+    for (int e = 0; e < kPack; ++e) {
+      const T added =
+          update_weight != nullptr ? normed(to_float(a.value[e]), inverse, to_float(w.value[e])) : a.value[e];
+      out.value[e] = from_float<T>(to_float(old.value[e]) + to_float(added));
+      squares += to_float(out.value[e]) * to_float(out.value[e]);
+    }
+    store<kPack>(sum + begin + i, out);
+  }
+  if (weight == nullptr) return;
+  inverse = rsqrtf(block_sum(squares) / static_cast<float>(width) + eps);
+  for (int i = first; i < width; i += kThreads * kPack) {
+    const Pack<T, kPack> a = load<kPack>(sum + begin + i), w = load<kPack>(weight + i);
+    Pack<T, kPack> out;
+    for (int e = 0; e < kPack; ++e) out.value[e] = normed(to_float(a.value[e]), inverse, to_float(w.value[e]));
+    store<kPack>(y + begin + i, out);
+  }
+}
+
 // Block p takes the rows p, p + gridDim.x, ... A thread has the same columns in every row, so it adds their part of the
 // weight's gradient alone: in shared memory, or in place when a row does not fit there.
 template <class T, int kPack>
@@ -177,6 +219,15 @@ void rms_norm(std::int64_t rows, std::int64_t width, const T* x, const T* weight
 }
 
 template <class T>
+void residual_norm(std::int64_t rows, std::int64_t width, const T* h, const T* update, const T* update_weight,
+                   const T* weight, bool zero_centered, float eps, T* sum, T* y, void* stream) {
+  const bool four = packs_of_four(h, width) && packs_of_four(update, width) && packs_of_four(update_weight, 0) &&
+                    packs_of_four(weight, 0) && packs_of_four(sum, width) && packs_of_four(y, width);
+  launch(four ? residual_norm_rows<T, 4> : residual_norm_rows<T, 1>, rows, 1, 0, stream, static_cast<int>(width), h,
+         update, update_weight, weight, zero_centered, eps, sum, y);
+}
+
+template <class T>
 void rms_norm_backward(std::int64_t rows, std::int64_t width, std::int64_t parts, const T* x, const T* weight,
                        bool zero_centered, const float* inverse_rms, const T* y_grad, T* x_grad, float* weight_grads,
                        void* stream) {
@@ -227,6 +278,8 @@ void softcapped(std::int64_t count, const T* x, float cap, float* y, void* strea
 
 #define SAO_INSTANTIATE(T)                                                                                             \
   template void rms_norm(std::int64_t, std::int64_t, const T*, const T*, bool, float, T*, float*, void*);              \
+  template void residual_norm(std::int64_t, std::int64_t, const T*, const T*, const T*, const T*, bool, float, T*, T*, \
+                              void*);                                                                                  \
   template void rms_norm_backward(std::int64_t, std::int64_t, std::int64_t, const T*, const T*, bool, const float*,    \
                                   const T*, T*, float*, void*);                                                        \
   template void rotary(std::int64_t, std::int64_t, std::int64_t, const T*, std::int64_t, const std::int64_t*,          \

@@ -14,6 +14,7 @@
 #include "ops/kernels.h"
 #include "ops/sample_row.h"
 #include "sao/base/error.h"
+#include "sao/ops/pointwise.h"
 
 namespace sao::ops {
 namespace {
@@ -42,9 +43,9 @@ void check(const at::Tensor& logits, const SampleOptions& options) {
 std::int64_t row_grain(std::int64_t vocabulary) { return std::max<std::int64_t>(1, 4096 / vocabulary); }
 
 // Draws, or log-probs of given tokens, by the GPU's kernel: [n, 2] float64 on the CPU, id and log-prob of each.
-at::Tensor draw_on_gpu(const cuda::Table& gpu, const at::Tensor& logits, const at::Tensor& draws, bool given,
-                       const SampleOptions& options) {
-  const at::Tensor found = gpu.draw(logits.to(at::kFloat).contiguous(), draws, given, options).to(at::kCPU);
+at::Tensor draw_on_gpu(const cuda::Table& gpu, const at::Tensor& logits, double softcap, const at::Tensor& draws,
+                       bool given, const SampleOptions& options) {
+  const at::Tensor found = gpu.draw(logits.contiguous(), softcap, draws, given, options).to(at::kCPU);
   for (std::int64_t i = 0; i < found.size(0); ++i) {
     if (!std::isfinite(found.const_data_ptr<double>()[2 * i + 1])) {
       throw_not_finite(static_cast<std::int64_t>(draws.const_data_ptr<double>()[2 * i]));
@@ -85,9 +86,11 @@ at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& 
   return p / p.sum(1, true);
 }
 
-void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
-            std::span<Drawn> drawn) {
-  check(logits, options);
+void sample(const at::Tensor& given, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn,
+            double softcap) {
+  check(given, options);
+  const cuda::Table* gpu = cuda::kernels_for(given);
+  const at::Tensor logits = softcap > 0.0 && gpu == nullptr ? softcapped(given, softcap) : given;
   const std::int64_t n = logits.size(0), V = logits.size(1), count = static_cast<std::int64_t>(draws.size());
   if (drawn.size() != draws.size()) {
     throw InputError(fmt::format("sample: room for {} of {} draws, expected one for each", drawn.size(), draws.size()));
@@ -100,14 +103,14 @@ void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleO
   }
   if (count == 0) return;
 
-  if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
+  if (gpu != nullptr) {
     at::Tensor numbers = at::empty({count, 2}, at::kDouble);
     for (std::int64_t i = 0; i < count; ++i) {
       double* number = numbers.mutable_data_ptr<double>() + 2 * i;
       number[0] = static_cast<double>(draws[static_cast<std::size_t>(i)].row);
       number[1] = draws[static_cast<std::size_t>(i)].uniform;
     }
-    const at::Tensor found = draw_on_gpu(*gpu, logits, numbers, /*given=*/false, options);
+    const at::Tensor found = draw_on_gpu(*gpu, logits, softcap, numbers, /*given=*/false, options);
     for (std::int64_t i = 0; i < count; ++i) {
       const double* pair = found.const_data_ptr<double>() + 2 * i;
       drawn[static_cast<std::size_t>(i)] = {static_cast<TokenId>(pair[0]), static_cast<float>(pair[1])};
@@ -158,8 +161,10 @@ void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleO
   if (bad_row >= 0) throw_not_finite(bad_row);
 }
 
-std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const RowToken> tokens) {
-  check(logits, {});
+std::vector<double> token_log_probs(const at::Tensor& given, std::span<const RowToken> tokens, double softcap) {
+  check(given, {});
+  const cuda::Table* gpu = cuda::kernels_for(given);
+  const at::Tensor logits = softcap > 0.0 && gpu == nullptr ? softcapped(given, softcap) : given;
   const std::int64_t n = logits.size(0), V = logits.size(1), count = static_cast<std::int64_t>(tokens.size());
   for (const RowToken& token : tokens) {
     if (token.row < 0 || token.row >= n || token.id < 0 || token.id >= V) {
@@ -170,14 +175,14 @@ std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const Ro
   std::vector<double> result(tokens.size());
   if (count == 0) return result;
 
-  if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
+  if (gpu != nullptr) {
     at::Tensor numbers = at::empty({count, 2}, at::kDouble);
     for (std::int64_t i = 0; i < count; ++i) {
       double* number = numbers.mutable_data_ptr<double>() + 2 * i;
       number[0] = static_cast<double>(tokens[static_cast<std::size_t>(i)].row);
       number[1] = static_cast<double>(tokens[static_cast<std::size_t>(i)].id);
     }
-    const at::Tensor found = draw_on_gpu(*gpu, logits, numbers, /*given=*/true, {});
+    const at::Tensor found = draw_on_gpu(*gpu, logits, softcap, numbers, /*given=*/true, {});
     for (std::int64_t i = 0; i < count; ++i) {
       result[static_cast<std::size_t>(i)] = static_cast<float>(found.const_data_ptr<double>()[2 * i + 1]);
     }

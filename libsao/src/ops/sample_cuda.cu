@@ -11,6 +11,7 @@ constexpr int kDrawThreads = 512;
 constexpr int kDrawWarps = kDrawThreads / 32;
 constexpr int kMostTiles = 1024;  // a warp sums the ids of a tile
 constexpr int kLeastPerLane = 8;  // ids of a tile that a lane takes, side by side
+constexpr int kDrawPack = 4;
 constexpr int kBuckets = 2048;
 constexpr double kMassUnit = 1099511627776.0;  // 2^40: masses are whole multiples of 2^-40 of the largest weight
 
@@ -59,9 +60,20 @@ __device__ std::uint32_t ordered_bits(float x) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+// cap * tanh(x / cap); of numbers of 8 bits by the fast functions, whose error is far below theirs.
+template <class T>
+__device__ float capped_logit(T x, float cap) {
+  const float z = to_float(x);
+  if (cap == 0.0f) return z;
+  if (sizeof(T) == sizeof(float)) return soft_capped(z, cap);
+  return cap - __fdividef(2.0f * cap, 1.0f + __expf(__fdividef(2.0f * z, cap)));
+}
+
+template <class T>
 struct Row {
-  const float* logits;
+  const T* logits;
   int width;
+  float softcap;
   float largest, inverse_temperature;
   std::uint32_t least_bits;  // of ordered_bits; those below are dropped by top-k
   // Dropped by top-p: weights below `floor`, and equal ones of which `equals` in the order of ids have been kept.
@@ -69,9 +81,11 @@ struct Row {
   double equals;
   float min_weight;
 
+  __device__ float logit(int id) const { return capped_logit(logits[id], softcap); }
+
   // Unless top-p drops it.
-  __device__ float weight(int id) const {
-    const float z = logits[id];
+  __device__ float weight(int id) const { return weight_of(logit(id)); }
+  __device__ float weight_of(float z) const {
     if (ordered_bits(z) < least_bits) return 0.0f;
     const float w = expf((z - largest) * inverse_temperature);
     return w < min_weight || w < floor ? 0.0f : w;
@@ -121,33 +135,52 @@ __device__ std::uint32_t crossing_key(int width, double goal, unsigned long long
   return prefix;
 }
 
-__global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
+template <class T>
+__global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
   __shared__ double scratch[kDrawThreads];
   __shared__ double tile_sums[kMostTiles], tile_equals[kMostTiles];
-  __shared__ double found[4];
+  __shared__ double found[4];  // handed from one thread to the others
   unsigned long long* buckets = reinterpret_cast<unsigned long long*>(dynamic_shared);
   const int width = static_cast<int>(a.width), thread = static_cast<int>(threadIdx.x);
   const double* draw = a.draws + 2 * static_cast<std::int64_t>(blockIdx.x);
   double* out = a.out + 2 * static_cast<std::int64_t>(blockIdx.x);
-  Row row{a.logits + static_cast<std::int64_t>(draw[0]) * a.width,
-          width,
-          -kInfinity,
-          a.inverse_temperature,
-          0u,
-          0.0f,
-          0,
-          0.0f};
+  Row<T> row{a.logits + static_cast<std::int64_t>(draw[0]) * a.width,
+             width,
+             a.softcap,
+             -kInfinity,
+             a.inverse_temperature,
+             0u,
+             0.0f,
+             0,
+             0.0f};
+  const int per_lane = a.ids_per_lane, tile_ids = 32 * per_lane, tiles = (width + tile_ids - 1) / tile_ids;
+  const auto first_id = [&](int tile) { return tile * tile_ids + lane() * per_lane; };
+  // Calls use(id, number) for this lane's ids of a tile, as they are in memory.
+  const auto visit = [&](int tile, const auto& use) {
+    const int id = first_id(tile);
+    if (a.in_packs && id + per_lane <= width) {
+      for (int i = 0; i < per_lane; i += kDrawPack) {
+        const Pack<T, kDrawPack> pack = load<kDrawPack>(row.logits + id + i);
+        SAO_UNROLL
+        for (int e = 0; e < kDrawPack; ++e) use(id + i + e, pack.value[e]);
+      }
+      return;
+    }
+    for (int i = 0; i < per_lane && id + i < width; ++i) use(id + i, row.logits[id + i]);
+  };
 
   // The largest, where it stands first, and whether all is fine.
   int best = width;
   bool fine = true;
-  for (int id = thread; id < width; id += kDrawThreads) {
-    const float z = row.logits[id];
-    fine = fine && z < kInfinity;  // a NaN is not
-    if (z > row.largest) {
-      row.largest = z;
-      best = id;
-    }
+  for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
+    visit(tile, [&](int id, T number) {
+      const float z = to_float(number);  // what is the largest stays so under a cap
+      fine = fine && z < kInfinity;      // a NaN is not
+      if (z > row.largest) {
+        row.largest = z;
+        best = id;
+      }
+    });
   }
   scratch[thread] = fine ? static_cast<double>(row.largest) : static_cast<double>(kInfinity);
   __syncthreads();
@@ -172,15 +205,24 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
   }
   best = static_cast<int>(scratch[0]);
   __syncthreads();
-  row.largest = largest;
+  row.largest = row.logit(best);
 
-  double sum = 0.0;
-  for (int id = thread; id < width; id += kDrawThreads) sum += static_cast<double>(expf(row.logits[id] - largest));
-  const double log_sum = log(draw_block_sum(sum, scratch));
+  double log_sum = 0.0;
+  const bool filters = (a.top_k > 0 && a.top_k < width) || a.top_p < 1.0f || a.min_p > 0.0f;
+  const bool plain = !a.given && !a.greedy && !filters && a.inverse_temperature == 1.0f;
+  if (!plain) {  // else the sum of the weights is that of the probabilities
+    double sum = 0.0;
+    for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
+      float own = 0.0f;
+      visit(tile, [&](int, T number) { own += expf(capped_logit(number, a.softcap) - row.largest); });
+      sum += static_cast<double>(own);
+    }
+    log_sum = log(draw_block_sum(sum, scratch));
+  }
   const auto finish = [&](int id) {
     if (thread != 0) return;
     out[0] = id;
-    out[1] = static_cast<double>(row.logits[id] - largest) - log_sum;
+    out[1] = static_cast<double>(row.logit(id) - row.largest) - log_sum;
   };
   if (a.given) return finish(static_cast<int>(draw[1]));
   if (a.greedy) return finish(best);
@@ -189,7 +231,7 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
     double above = 0.0;
     row.least_bits = crossing_key(
         width, static_cast<double>(a.top_k), buckets, found, &above,
-        [&](int id) { return ordered_bits(row.logits[id]); }, [](int) { return 1ull; });
+        [&](int id) { return ordered_bits(row.logit(id)); }, [](int) { return 1ull; });
   }
   if (a.top_p < 1.0f) {
     const auto mass = [&](int id) {
@@ -210,8 +252,6 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
   }
   row.min_weight = a.min_p;
 
-  const int per_lane = a.ids_per_lane, tile_ids = 32 * per_lane, tiles = (width + tile_ids - 1) / tile_ids;
-  const auto first_id = [&](int tile) { return tile * tile_ids + lane() * per_lane; };
   // Of this lane's ids of a tile: equals of the floor.
   const bool counts = a.top_p < 1.0f;
   const auto equals_of = [&](int tile) {
@@ -224,12 +264,11 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
   };
   // Calls use(id, weight) for this lane's ids of a tile; before: equals in front of them.
   const auto weights_of = [&](int tile, double before, const auto& use) {
-    for (int i = 0; i < per_lane; ++i) {
-      const int id = first_id(tile) + i;
-      float w = id < width ? row.weight(id) : 0.0f;
-      if (counts && id < width && w == row.floor && (before += 1.0) > row.equals) w = 0.0f;
+    visit(tile, [&](int id, T number) {
+      float w = row.weight_of(capped_logit(number, a.softcap));
+      if (counts && w == row.floor && (before += 1.0) > row.equals) w = 0.0f;
       use(id, w);
-    }
+    });
   };
   double ignored;
   if (counts) {  // tile_sums hold counts, then those of the tiles before
@@ -269,12 +308,14 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
     while (tile + 1 < tiles && before + tile_sums[tile] <= target) before += tile_sums[tile++];
     // Rounding may leave the target past the end: the last tile with something in it then.
     while (tile > 0 && tile_sums[tile] == 0.0) before -= tile_sums[--tile];
+    if (plain) found[3] = log(total);
     found[0] = target;
     found[1] = before;
     found[2] = tile;
   }
   __syncthreads();
   if (warp() != 0) return;
+  if (plain) log_sum = found[3];
   const int tile = static_cast<int>(found[2]);
   const double equals = equals_before(tile);
   double own = 0.0, before;
@@ -296,11 +337,16 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments a) {
 
 }  // namespace
 
-void draw_tokens(const DrawArguments& arguments, std::int64_t draws, void* stream) {
-  DrawArguments a = arguments;
+template <class T>
+void draw_tokens(const DrawArguments<T>& arguments, std::int64_t draws, void* stream) {
+  DrawArguments<T> a = arguments;
   const std::int64_t least = (a.width + 32 * kMostTiles - 1) / (32 * kMostTiles);
-  a.ids_per_lane = static_cast<int>(least < kLeastPerLane ? kLeastPerLane : least);
-  launch<kDrawThreads>(draw_rows, draws, 1, sizeof(unsigned long long) * kBuckets, stream, a);
+  a.ids_per_lane = static_cast<int>((least + kLeastPerLane - 1) / kLeastPerLane * kLeastPerLane);
+  a.in_packs = a.width % kDrawPack == 0 && reinterpret_cast<std::uintptr_t>(a.logits) % (kDrawPack * sizeof(T)) == 0;
+  launch<kDrawThreads>(draw_rows<T>, draws, 1, sizeof(unsigned long long) * kBuckets, stream, a);
 }
+
+template void draw_tokens(const DrawArguments<float>&, std::int64_t, void*);
+template void draw_tokens(const DrawArguments<BFloat16>&, std::int64_t, void*);
 
 }  // namespace sao::ops::cuda

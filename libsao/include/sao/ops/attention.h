@@ -36,6 +36,11 @@ inline constexpr std::int64_t kCacheBlock = 16;
 void append_to_cache(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots, at::Tensor& keys,
                      at::Tensor& values);
 
+/// Both in one: rotary (pointwise.h) of q [T, heads, D] and k, then append_to_cache; -> rotated q.
+at::Tensor rotary_append(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& positions,
+                         const at::Tensor& cosines, const at::Tensor& sines, const at::Tensor& slots, at::Tensor& keys,
+                         at::Tensor& values);
+
 /// New tokens attend to what the cache holds of their sequence, themselves included. Not differentiable. On the CPU in
 /// float32 a token's result has the same bits however its sequence was cut into steps and batches.
 /// Shape: q [T, heads, D]; starts [S + 1] and lengths [S] int64, block_tables [S, max_blocks] int32 -> [T, heads * D].

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 
 namespace sao::ops {
@@ -18,6 +19,12 @@ struct RmsNormOptions {
 /// Root mean square norm over the last dimension. Shape: x [n, H], weight [H] -> [n, H].
 /// Follows: transformers Gemma2RMSNorm / LlamaRMSNorm.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNormOptions& options);
+
+/// What stands between two products of a layer: sum = h + update, or h + rms_norm(update, update_weight) where that is
+/// defined; and rms_norm(sum, weight), undefined where `weight` is. Shape: h and update [n, H], weights [H]. The same
+/// bits as one after the other; one pass where nothing is to be differentiated on CUDA.
+std::array<at::Tensor, 2> residual_norm(const at::Tensor& h, const at::Tensor& update, const at::Tensor& update_weight,
+                                        const at::Tensor& weight, const RmsNormOptions& options);
 
 /// Rotary position embedding. Shape: x [T, heads, D], positions [T] int64, cosines and sines [P, D / 2] float32 -> [T,
 /// heads, D]. The two halves of each head are rotated (a, b) -> (a cos - b sin, b cos + a sin). Throws InputError for

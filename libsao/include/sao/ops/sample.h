@@ -35,14 +35,15 @@ struct Drawn {
 };
 
 /// One token a draw: the first, in the order of ids, at which the kept probability exceeds `uniform` times its total
-/// (in double). Shape: logits [n, V] float32, as soft-capped by the model; drawn is as long as draws. On the CPU no
-/// vocabulary is sorted as a whole: top-k by partial selection, top-p by a histogram of masses. Throws InputError for
+/// (in double). Shape: logits [n, V], soft-capped already unless `softcap` says what is to be done; drawn is as long as
+/// draws. On the CPU in float32 and by the CUDA kernel (float32, bfloat16) no vocabulary is sorted as a whole: top-k by
+/// partial selection, top-p by a histogram of masses. Throws InputError for
 /// options out of range, a `drawn` of another size, and for rows with a NaN, +inf or nothing finite.
-void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
-            std::span<Drawn> drawn);
+void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn,
+            double softcap = 0.0);
 
 /// The distribution that sample draws from: [n, V] float64, 0 where dropped, each row summing to 1. In plain LibTorch:
-/// it defines the meaning, and serves other devices.
+/// it defines the meaning, and serves where there is no kernel.
 at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& options);
 
 struct RowToken {
@@ -52,6 +53,6 @@ struct RowToken {
 
 /// log softmax(logits[row])[id] of each pair, float32 arithmetic. On the CPU the same bits as a Drawn's log_prob.
 /// Throws InputError as sample does, and for ids outside the vocabulary.
-std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const RowToken> tokens);
+std::vector<double> token_log_probs(const at::Tensor& logits, std::span<const RowToken> tokens, double softcap = 0.0);
 
 }  // namespace sao::ops
