@@ -116,6 +116,7 @@ def workloads() -> dict:
         "W3": dict(batch=8, prompts=[instructions + tokens(384 + 2 * 128) for _ in range(16)], new_tokens=[], shared=128),
         "W4": dict(batch=1, prompts=[tokens(32)], new_tokens=[64]),
         "G1": dict(batch=256, prompts=[tokens(128) for _ in range(256)], new_tokens=[256] * 256),
+        "G2": dict(batch=256, prompts=[tokens(512) for _ in range(256)], new_tokens=[512] * 256),
         "G3": dict(batch=256, prompts=[instructions + tokens(896) for _ in range(64)], new_tokens=[], shared=128),
         "check": dict(batch=8, prompts=[tokens(draw.randint(32, 128)) for _ in range(16)], new_tokens=[4] * 16),
     }

@@ -2,13 +2,14 @@
 """Generation and judging with libsao's Engine beside transformers, CTranslate2 and llama.cpp on the CPU.
 
 ./dev bench compare generation [--models M,..] [--workloads W1,..] [--systems S,..] [--repeats N] [--threads N]
+    [--dtype float32] [--device cpu]
 
 Same random weights, same prompts, the whole vocabulary sampled at temperature 1. First each system continues 16 prompts
 greedily: how many of the tokens are libsao's is printed, and a system that computes something else ends the run. Then the
 systems take turns, one process a measurement, loading and warming up not counted. Workloads: make.py. W3's rate counts
-all prompt tokens, those included that a system shares. The limit is what the machine's measured GEMM peak (W1 to W3) or
-reading speed (W4) allows for the linear layers. The Python that runs this must import torch, transformers,
-ctranslate2, xllamacpp and gguf.
+all prompt tokens, those included that a system shares. The limit is what the machine's measured GEMM peak and reading
+speed allow (limit_of). The Python that runs this must import torch, transformers, ctranslate2, xllamacpp and gguf; on a
+GPU the first two.
 """
 
 import argparse
@@ -20,13 +21,12 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
-PROGRAM = ROOT / "build" / "bin" / "libsao_generate"
 SYSTEMS = {
-    "libsao": ([PROGRAM], "float32"),
+    "libsao": (["libsao_generate"], "float32"),
     "transformers": ([sys.executable, HERE / "peer_transformers.py"], "float32"),
     "ctranslate2": ([sys.executable, HERE / "peer_ctranslate2.py"], "float32"),
     "llama.cpp": ([sys.executable, HERE / "peer_llamacpp.py"], "f32"),
-    "libsao-int8": ([PROGRAM], "int8"),
+    "libsao-int8": (["libsao_generate"], "int8"),
     "ctranslate2-int8": ([sys.executable, HERE / "peer_ctranslate2.py"], "int8"),
     "llama.cpp-q8_0": ([sys.executable, HERE / "peer_llamacpp.py"], "q8_0"),
 }
@@ -46,16 +46,22 @@ def weights_of(config: dict) -> tuple[int, int]:
     return config["num_hidden_layers"] * hidden * (heads * head + 3 * inner), config["vocab_size"] * hidden
 
 
-def limit_of(work: dict, config: dict, machine: dict) -> float:
-    """Tokens a second: linear layers alone, prompts' repeated and shared parts once."""
+def limit_of(work: dict, config: dict, machine: dict, dtype: str) -> float:
+    """Tokens a second: linear layers at the GEMM peak, prompts' repeated and shared parts once; where a batch is as
+    small as 1, or on a GPU, decoding reads weights and cache at the memory's speed."""
     body, head = weights_of(config)
-    new = sum(work["new_tokens"])
-    if work["batch"] == 1:
-        return machine["read_gbs"] * 1e9 / (4 * (body + head))
+    new, size = sum(work["new_tokens"]), 4 if dtype == "float32" else 2
     prompts = {tuple(p) for p in work["prompts"]}
     read = sum(map(len, prompts)) - (len(prompts) - 1) * work.get("shared", 0)
-    flops = 2 * (read * body + new * (body + head) + (0 if new else len(prompts) * head))
-    return (new or sum(map(len, work["prompts"]))) / (flops / (machine["gemm_gflops"] * 1e9))
+    flops = lambda tokens, logits: 2 * (tokens * body + logits * head) / (machine["gemm_gflops"] * 1e9)
+    if not new:
+        return sum(map(len, work["prompts"])) / flops(read, len(prompts))
+    if work["batch"] != 1 and size == 4:
+        return new / flops(read + new, new)
+    cached = sum((len(p) + n / 2) * n for p, n in zip(work["prompts"], work["new_tokens"], strict=True))
+    cached *= 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
+    steps = max(work["new_tokens"]) * max(1, len(work["prompts"]) // work["batch"])
+    return new / (flops(read, 0) + size * (steps * (body + head) + cached) / (machine["read_gbs"] * 1e9))
 
 
 def main() -> None:
@@ -65,17 +71,27 @@ def main() -> None:
     parser.add_argument("--systems", default="libsao,transformers,ctranslate2,llama.cpp")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", help="of libsao and transformers")
+    parser.add_argument("--device", default="cpu", help="of libsao and transformers")
+    parser.add_argument("--programs", type=pathlib.Path, default=ROOT / "build" / "bin")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build" / "compare-generation")
     options = parser.parse_args()
     systems = options.systems.split(",")
-    machine = call([PROGRAM, "limits", "-", "-", options.threads, "-"])
+    machine = call([options.programs / "libsao_generate", "limits", "-", "-", options.threads, options.dtype, options.device])
     print(f"GEMM peak {machine['gemm_gflops']} GFLOP/s, reading {machine['read_gbs']} GB/s, {options.threads} threads, "
           f"{options.repeats} processes each in turn; median (least to most) tokens a second, peak MiB\n")
     for model in options.models.split(","):
         subprocess.run([sys.executable, HERE / "make.py", options.folder, model], check=True, stdout=sys.stderr,
                        stderr=subprocess.DEVNULL)
         config = json.loads((options.folder / model / "config.json").read_text())
-        run = lambda system, workload: call(SYSTEMS[system][0] + [options.folder, model, workload, options.threads, SYSTEMS[system][1]])
+
+        def run(system: str, workload: str) -> dict:
+            command, dtype = SYSTEMS[system]
+            if command[0] == "libsao_generate":
+                command = [options.programs / command[0]]
+            return call(command + [options.folder, model, workload, options.threads,
+                                   options.dtype if dtype == "float32" else dtype, options.device])
+
         ours = run("libsao", "check")["ids"]
         for system in systems:
             theirs = run(system, "check")
@@ -101,7 +117,7 @@ def main() -> None:
             best = max((m for s, m in median.items() if not s.startswith("libsao")), default=float("nan"))
             cells = [f"{median[s]:.1f} ({min(rates[s]):.1f} to {max(rates[s]):.1f}), {memory[s]}" for s in systems]
             mine = median[next(s for s in systems if s.startswith("libsao"))]
-            bound = limit_of(work, config, machine)
+            bound = limit_of(work, config, machine, options.dtype)
             print(f"| {workload} | " + " | ".join(cells) + f" | {mine / best:.2f} | {bound:.0f} ({mine / bound:.0%}) |", flush=True)
         print()
 

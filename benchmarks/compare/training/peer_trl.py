@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""peer_trl.py FOLDER MODEL LOSS PAIRS STEPS THREADS: TRL's trainer on FOLDER/pairs.jsonl, one JSON line.
+"""peer_trl.py FOLDER MODEL LOSS PAIRS STEPS THREADS DTYPE DEVICE: TRL's trainer on FOLDER/pairs.jsonl, one JSON line.
+
+On a GPU two pairs at a time, accumulated: all of them do not fit beside the optimizer's state.
 
 The rows' ids become words of a word-level tokenizer, so that TRL's own tokenisation gives the ids back. Attention is
 "eager" for Gemma-2, whose soft cap transformers' default drops; else the default.
@@ -16,7 +18,10 @@ import time
 import warnings
 
 os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1",
-                  CUDA_VISIBLE_DEVICES="", TRL_EXPERIMENTAL_SILENCE="1")
+                  TRL_EXPERIMENTAL_SILENCE="1")
+on_gpu = sys.argv[8] != "cpu"
+if not on_gpu:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 warnings.filterwarnings("ignore")
 
 import datasets
@@ -44,9 +49,10 @@ data = datasets.Dataset.from_list([
      "rejected": f" {words(row['rejected_ids'][:-1])} "} for row in rows])
 
 attention = {"attn_implementation": "eager"} if config.model_type == "gemma2" else {}
-load = lambda: AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.float32, **attention)
-common = dict(use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, report_to=[], max_steps=steps,
-              per_device_train_batch_size=pairs, output_dir=tempfile.mkdtemp(), disable_tqdm=True, save_strategy="no",
+load = lambda: AutoModelForCausalLM.from_pretrained(folder / name, dtype=getattr(torch, sys.argv[7]), **attention)
+micro = min(pairs, 2) if on_gpu else pairs
+common = dict(use_cpu=not on_gpu, bf16=False, fp16=False, gradient_checkpointing=False, report_to=[], max_steps=steps,
+              per_device_train_batch_size=micro, gradient_accumulation_steps=pairs // micro, output_dir=tempfile.mkdtemp(), disable_tqdm=True, save_strategy="no",
               logging_strategy="steps", logging_steps=1, learning_rate=1e-5, lr_scheduler_type="constant", seed=7,
               max_length=length, dataloader_pin_memory=False, train_sampling_strategy="sequential")
 if loss == "dpo":
@@ -67,6 +73,8 @@ class Clock(TrainerCallback):
         self.begin = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
+        if on_gpu:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - self.begin)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -76,7 +84,8 @@ class Clock(TrainerCallback):
 
 trainer.add_callback(Clock())
 resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
-before = resident()
+gpu = lambda: (lambda free, total: (total - free) / 2**20)(*torch.cuda.mem_get_info())
+before = gpu() if on_gpu else resident()
 trainer.train()
 print(json.dumps({"system": "trl", "times": times, "losses": losses, "before_mib": round(before),
-                  "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+                  "peak_mib": round(gpu() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
