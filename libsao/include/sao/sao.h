@@ -51,6 +51,7 @@
 #include "sao/model/packed_tokens.h"
 #include "sao/ops/attention.h"
 #include "sao/ops/cuda.h"
+#include "sao/ops/cuda_graph.h"
 #include "sao/ops/linear.h"
 #include "sao/ops/log_probs.h"
 #include "sao/ops/pointwise.h"
