@@ -348,23 +348,84 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   }
 };
 
-// For kernels that know no parents: every sequence with its parent's tokens in front of it, whose results are dropped.
-at::Tensor packed_attention_expanded(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                     const at::Tensor& starts, const AttentionOptions& options,
-                                     const at::Tensor& parents) {
-  std::vector<std::int64_t> rows, kept, begins{0};
+// For kernels that know no parents: the rows of every sequence with its parent's in front of them.
+struct Expansion : torch::CustomClassHolder {
+  at::Tensor starts, parents;  // what it was made for, the rest on the device of q
+  at::Tensor rows;             // [E] of the pack
+  at::Tensor begins;           // [S + 1] on the CPU
+  at::Tensor own;              // [T] where the pack's rows stand as their sequence's own
+  // Where rows of parents stand in front of their first, second, .. child: rows of the pack, and places, each once.
+  std::vector<std::array<at::Tensor, 2>> again;
+};
+
+c10::intrusive_ptr<Expansion> expand(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& parents) {
+  std::vector<std::int64_t> rows, own, begins{0};
+  std::vector<std::array<std::vector<std::int64_t>, 2>> again;
+  std::vector<std::size_t> children(static_cast<std::size_t>(starts.size(0)), 0);
   for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
     const Seen seen = seen_by(starts, parents, s);
+    const std::size_t turn =
+        seen.parent_length > 0 ? children[static_cast<std::size_t>(parents.const_data_ptr<std::int64_t>()[s])]++ : 0;
+    if (turn >= again.size()) again.resize(turn + 1);
     for (std::int64_t j = 0; j < seen.total(); ++j) {
-      if (j >= seen.parent_length) kept.push_back(static_cast<std::int64_t>(rows.size()));
+      const auto place = static_cast<std::int64_t>(rows.size());
+      if (j >= seen.parent_length) {
+        own.push_back(place);
+      } else {
+        again[turn][0].push_back(seen[j]);
+        again[turn][1].push_back(place);
+      }
       rows.push_back(seen[j]);
     }
     begins.push_back(static_cast<std::int64_t>(rows.size()));
   }
-  const at::Tensor from = at::tensor(rows, at::kLong).to(q.device());
-  return packed_attention(q.index_select(0, from), k.index_select(0, from), v.index_select(0, from),
-                          at::tensor(begins, at::kLong), options)
-      .index_select(0, at::tensor(kept, at::kLong).to(q.device()));
+  const auto on_device = [&](const std::vector<std::int64_t>& numbers) {
+    at::Tensor tensor = at::tensor(numbers, at::kLong);
+    if (q.is_cuda()) tensor = tensor.pin_memory();  // so that copying does not wait
+    return tensor.to(q.device(), /*non_blocking=*/true);
+  };
+  auto expansion = c10::make_intrusive<Expansion>();
+  expansion->starts = starts;
+  expansion->parents = parents;
+  expansion->rows = on_device(rows);
+  expansion->begins = at::tensor(begins, at::kLong);
+  expansion->own = on_device(own);
+  for (const auto& [to, from] : again) expansion->again.push_back({on_device(to), on_device(from)});
+  return expansion;
+}
+
+// x.index_select(0, rows), whose backward adds a row's gradients in a fixed order: that of index_select adds them as
+// they come on a GPU, with other bits every time.
+struct ExpandRows : torch::autograd::Function<ExpandRows> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const c10::intrusive_ptr<Expansion>& expansion) {
+    context->saved_data["expansion"] = c10::IValue::make_capsule(expansion);
+    return x.index_select(0, expansion->rows);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto capsule = context->saved_data["expansion"].toCapsule();
+    const auto& expansion = static_cast<const Expansion&>(*capsule);
+    at::Tensor grad = grads[0].index_select(0, expansion.own);
+    for (const auto& [to, from] : expansion.again) grad.index_add_(0, to, grads[0].index_select(0, from));
+    return {grad, at::Tensor()};
+  }
+};
+
+// Every sequence with its parent's tokens in front of it, whose results are dropped.
+at::Tensor packed_attention_expanded(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const at::Tensor& starts, const AttentionOptions& options,
+                                     const at::Tensor& parents) {
+  // The same in all layers of a model: a thread keeps its last one.
+  static thread_local c10::intrusive_ptr<Expansion> kept;
+  if (kept == nullptr || !kept->starts.is_same(starts) || !kept->parents.is_same(parents) ||
+      kept->rows.device() != q.device()) {
+    kept = expand(q, starts, parents);
+  }
+  const c10::intrusive_ptr<Expansion> expansion = kept;
+  const auto rows_of = [&](const at::Tensor& x) { return ExpandRows::apply(x, expansion); };
+  return packed_attention(rows_of(q), rows_of(k), rows_of(v), expansion->begins, options)
+      .index_select(0, expansion->own);
 }
 
 // One sequence at a time, its blocks of the cache in float32.

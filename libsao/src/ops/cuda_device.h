@@ -100,16 +100,6 @@ bool packs_of_four(const T* p, std::int64_t stride) {
   return reinterpret_cast<std::uintptr_t>(p) % (4 * sizeof(T)) == 0 && stride % 4 == 0;
 }
 
-/// Asks for what will be read soon, `bytes` (a multiple of 16) from an address that is one of 16.
-__device__ inline void prefetch(const void* from, int bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#else
-  (void)from;
-  (void)bytes;
-#endif
-}
-
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
 

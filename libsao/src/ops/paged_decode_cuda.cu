@@ -99,11 +99,6 @@ __global__ void __launch_bounds__(kDecodeThreads) attend_part(PagedAttention<T> 
     return cache + (static_cast<std::int64_t>(table[page]) * kv_heads + kv_head) * head_dim * kDecodePage;
   };
 
-  // The values are on their way while the scores are computed.
-  if (static_cast<int>(threadIdx.x) < pages - first_page) {
-    prefetch(page_of(a.values, first_page + static_cast<int>(threadIdx.x)),
-             head_dim * kDecodePage * static_cast<int>(sizeof(T)));
-  }
   for (int i = static_cast<int>(threadIdx.x); i < kHeads * head_dim; i += kDecodeThreads) {
     const int head = i / head_dim, d = i % head_dim;
     const T* q = a.q.data + seen.row * a.q.token_stride + (head0 + head) * a.q.head_stride;
