@@ -37,11 +37,11 @@ TEST(KvCache, BlocksAndBytes) {
   KvCache cache = make_cache(3);
   std::int64_t bytes = 0;
   for (std::int64_t layer = 0; layer < 2; ++layer) {
-    EXPECT_EQ(cache.keys(layer).sizes(), (at::IntArrayRef{3 + 1, 2, 4, 16}));
-    EXPECT_EQ(cache.values(layer).sizes(), (at::IntArrayRef{3 + 1, 2, 16, 4}));
+    EXPECT_EQ(cache.keys(layer).sizes(), (at::IntArrayRef{3, 2, 4, 16}));
+    EXPECT_EQ(cache.values(layer).sizes(), (at::IntArrayRef{3, 2, 16, 4}));
     bytes += static_cast<std::int64_t>(cache.keys(layer).nbytes() + cache.values(layer).nbytes());
   }
-  EXPECT_EQ(bytes, (3 + 1) * KvCache::bytes_per_block(tiny(), at::kFloat));
+  EXPECT_EQ(bytes, 3 * KvCache::bytes_per_block(tiny(), at::kFloat));
 }
 
 TEST(KvCache, PlanDescribesTheStep) {

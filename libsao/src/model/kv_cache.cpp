@@ -107,9 +107,10 @@ KvCache::KvCache(const ModelConfig& config, std::int64_t blocks, at::ScalarType 
   impl_->total = blocks;
   const at::TensorOptions options = at::TensorOptions(dtype).device(device);
   const std::int64_t heads = config.num_key_value_heads, head_dim = config.head_dim;
+  const std::int64_t held = device.is_cpu() ? blocks : blocks + 1;  // the last for missing sequences, of recorded steps
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    impl_->keys.push_back(at::zeros({blocks + 1, heads, head_dim, kKvBlockSize}, options));
-    impl_->values.push_back(at::zeros({blocks + 1, heads, kKvBlockSize, head_dim}, options));
+    impl_->keys.push_back(at::zeros({held, heads, head_dim, kKvBlockSize}, options));
+    impl_->values.push_back(at::zeros({held, heads, kKvBlockSize, head_dim}, options));
   }
   impl_->users.assign(static_cast<std::size_t>(blocks), 0);
   impl_->free_blocks.resize(static_cast<std::size_t>(blocks));

@@ -65,7 +65,7 @@ struct Kernels {
                const float* packed, std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride);
 
   // The same of weights in 8 bits: packed [ceil(n / panel)][k][panel], and a scale for every kInt8Group of the k inputs
-  // of an output, [ceil(n / panel)][ceil(k / kInt8Group)][panel]. A group's products are summed, then scaled.
+  // of an output, [ceil(n / panel)][ceil(k / kInt8Group)][panel]. A weight is its level times the scale, in float32.
   void (*pack_int8)(std::int64_t n, std::int64_t k, const float* weight, std::int8_t* packed, float* scales);
   void (*gemm_int8)(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
                     const std::int8_t* packed, const float* scales, std::int64_t first_panel, std::int64_t last_panel,

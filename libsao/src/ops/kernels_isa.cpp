@@ -309,9 +309,8 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::i
 using Int8 = std::int8_t __attribute__((vector_size(SAO_WIDTH)));
 using Int8U = std::int8_t __attribute__((vector_size(SAO_WIDTH), aligned(1), may_alias));
 
-inline Vec load_wide(const float* p) { return load(p); }
 // The compiler makes the conversion of a vector of bytes in many pieces where it is not told the instruction.
-inline Vec load_wide(const std::int8_t* p) {
+inline Vec load_levels(const std::int8_t* p) {
 #if SAO_WIDTH == 16
   const __mmask16 all = 0xffff;  // the forms without a mask read what was never set, says the compiler
   return _mm512_maskz_cvtepi32_ps(
@@ -353,88 +352,73 @@ void pack_int8(std::int64_t n, std::int64_t k, const float* weight, std::int8_t*
   }
 }
 
-// One group of inputs: y (+)= scale * (x . levels). The levels come as they are, or as floats that several rows share.
-template <std::int64_t kRows, class Level>
-inline void int8_tile(std::int64_t depth, const float* x, std::int64_t x_stride, const Level* levels,
+// gemm_tile of a panel in 8 bits. A weight is its level times its group's scale, rounded, as in widen_panel: the same
+// bits.
+template <std::int64_t kRows>
+inline void int8_tile(std::int64_t depth, const float* x, std::int64_t x_stride, const std::int8_t* levels,
                       const float* scales, bool first, float* y, std::int64_t y_stride, std::int64_t columns) {
-  Vec acc[kRows][2] = {};
-  for (std::int64_t j = 0; j < depth; ++j) {
-    const Vec b0 = load_wide(levels + j * kPanel);
-    const Vec b1 = load_wide(levels + j * kPanel + W);
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      const Vec a = splat(x[r * x_stride + j]);
-      acc[r][0] += a * b0;
-      acc[r][1] += a * b1;
-    }
-  }
-  const Vec scale0 = load(scales), scale1 = load(scales + W);
+  Vec acc[kRows][2];
   for (std::int64_t r = 0; r < kRows; ++r) {
-    acc[r][0] *= scale0;
-    acc[r][1] *= scale1;
+    acc[r][0] = first ? Vec{} : load_up_to(y + r * y_stride, columns);
+    acc[r][1] = first || columns <= W ? Vec{} : load_up_to(y + r * y_stride + W, columns - W);
   }
-  if (columns < kPanel) {
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      float* to = y + r * y_stride;
-      store_up_to(to, first ? acc[r][0] : load_up_to(to, columns) + acc[r][0], columns);
-      if (columns <= W) continue;
-      to += W;
-      store_up_to(to, first ? acc[r][1] : load_up_to(to, columns - W) + acc[r][1], columns - W);
-    }
-    return;
-  }
-  if (!first) {
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      acc[r][0] += load(y + r * y_stride);
-      acc[r][1] += load(y + r * y_stride + W);
+  for (std::int64_t start = 0; start < depth; start += kInt8Group, scales += kPanel) {
+    const std::int64_t end = depth - start < kInt8Group ? depth : start + kInt8Group;
+    const Vec scale0 = load(scales), scale1 = load(scales + W);
+    for (std::int64_t j = start; j < end; ++j) {
+      const Vec b0 = load_levels(levels + j * kPanel) * scale0;
+      const Vec b1 = load_levels(levels + j * kPanel + W) * scale1;
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        const Vec a = splat(x[r * x_stride + j]);
+        acc[r][0] += a * b0;
+        acc[r][1] += a * b1;
+      }
     }
   }
   for (std::int64_t r = 0; r < kRows; ++r) {
-    store(y + r * y_stride, acc[r][0]);
-    store(y + r * y_stride + W, acc[r][1]);
+    store_up_to(y + r * y_stride, acc[r][0], columns);
+    if (columns > W) store_up_to(y + r * y_stride + W, acc[r][1], columns - W);
   }
 }
 
-template <class Level>
-using Int8TileFunction = void (*)(std::int64_t, const float*, std::int64_t, const Level*, const float*, bool, float*,
-                                  std::int64_t, std::int64_t);
-template <class Level>
-constexpr Int8TileFunction<Level> kInt8Tiles[] = {
-    int8_tile<1, Level>,  int8_tile<2, Level>,  int8_tile<3, Level>, int8_tile<4, Level>,
-#if SAO_WIDTH >= 8
-    int8_tile<5, Level>,  int8_tile<6, Level>,
-#endif
-#if SAO_WIDTH == 16
-    int8_tile<7, Level>,  int8_tile<8, Level>,  int8_tile<9, Level>, int8_tile<10, Level>,
-    int8_tile<11, Level>, int8_tile<12, Level>,
-#endif
-};
+using Int8TileFunction = void (*)(std::int64_t, const float*, std::int64_t, const std::int8_t*, const float*, bool,
+                                  float*, std::int64_t, std::int64_t);
+constexpr Int8TileFunction kInt8Tiles[] = {int8_tile<1>, int8_tile<2>, int8_tile<3>, int8_tile<4>};
+constexpr std::int64_t kInt8Rows = 4;  // more rows share widened weights
+
+void widen_panel(std::int64_t depth, const std::int8_t* levels, const float* scales, float* wide) {
+  for (std::int64_t start = 0; start < depth; start += kInt8Group, scales += kPanel) {
+    const std::int64_t end = depth - start < kInt8Group ? depth : start + kInt8Group;
+    const Vec scale0 = load(scales), scale1 = load(scales + W);
+    for (std::int64_t j = start; j < end; ++j) {
+      store(wide + j * kPanel, load_levels(levels + j * kPanel) * scale0);
+      store(wide + j * kPanel + W, load_levels(levels + j * kPanel + W) * scale1);
+    }
+  }
+}
 
 void gemm_int8(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
                const std::int8_t* packed, const float* scales, std::int64_t first_panel, std::int64_t last_panel,
                float* y, std::int64_t y_stride) {
+  static_assert(kDepth % kInt8Group == 0);
   const std::int64_t groups = (k + kInt8Group - 1) / kInt8Group;
   for (std::int64_t depth_start = 0; depth_start < k; depth_start += kDepth) {
-    const std::int64_t depth_end = k - depth_start < kDepth ? k : depth_start + kDepth;
+    const std::int64_t depth = k - depth_start < kDepth ? k - depth_start : kDepth;
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
+      const std::int8_t* levels = packed + (p * k + depth_start) * kPanel;
+      const float* scale = scales + (p * groups + depth_start / kInt8Group) * kPanel;
       const std::int64_t columns = n - p * kPanel < kPanel ? n - p * kPanel : kPanel;
-      for (std::int64_t start = depth_start; start < depth_end; start += kInt8Group) {
-        const std::int64_t depth = depth_end - start < kInt8Group ? depth_end - start : kInt8Group;
-        const std::int8_t* levels = packed + (p * k + start) * kPanel;
-        const float* scale = scales + (p * groups + start / kInt8Group) * kPanel;
-        const auto run = [&](const auto* at, const auto* tiles) {
-          for (std::int64_t row = 0; row < m; row += kTileRows) {
-            const std::int64_t rows = m - row < kTileRows ? m - row : kTileRows;
-            tiles[rows - 1](depth, x + row * x_stride + start, x_stride, at, scale, start == 0,
-                            y + row * y_stride + p * kPanel, y_stride, columns);
-          }
-        };
-        if (m <= kTileRows) {
-          run(levels, kInt8Tiles<std::int8_t>);
-          continue;
-        }
-        alignas(64) float wide[kInt8Group * kPanel];
-        for (std::int64_t i = 0; i < depth * kPanel; i += W) store(wide + i, load_wide(levels + i));
-        run(wide, kInt8Tiles<float>);
+      if (m <= kInt8Rows) {
+        kInt8Tiles[m - 1](depth, x + depth_start, x_stride, levels, scale, depth_start == 0, y + p * kPanel, y_stride,
+                          columns);
+        continue;
+      }
+      alignas(64) float wide[kDepth * kPanel];
+      widen_panel(depth, levels, scale, wide);
+      for (std::int64_t row = 0; row < m; row += kTileRows) {
+        const std::int64_t rows = m - row < kTileRows ? m - row : kTileRows;
+        kTiles[rows - 1](depth, x + row * x_stride + depth_start, x_stride, wide, depth_start == 0,
+                         y + row * y_stride + p * kPanel, y_stride, columns);
       }
     }
   }

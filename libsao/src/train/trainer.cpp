@@ -40,7 +40,8 @@ double self_check_tolerance(at::ScalarType dtype, std::size_t length) {
 
 // The per-token statistics of a pack that are summed, in double precision on the CPU.
 struct TokenValues {
-  std::vector<double> logp, entropy, log_sum_square, mean_logit, top;  // all but the first may be empty
+  std::vector<double> logp;
+  std::vector<double> entropy = {}, log_sum_square = {}, mean_logit = {}, top = {};  // may be empty
 };
 
 }  // namespace

@@ -69,11 +69,12 @@ class KvCache {
 
   /// Reserves room for `counts[s]` new tokens of each sequence and describes the step. Throws ResourceError,
   /// without change, when the blocks do not suffice; InputError for a sequence named twice or a count below 1. Missing
-  /// sequences of `least` come after the others, with one token each that goes to a block which no sequence has.
+  /// sequences of `least` come after the others, with one token each that goes to a block which no sequence has and a
+  /// cache on the CPU does not hold.
   KvStep plan(std::span<const SequenceId> sequences, std::span<const std::int64_t> counts, const KvShape& least = {});
 
-  /// A layer's storage in the layout of ops::paged_attention: keys [blocks + 1, kv_heads, head_dim, kKvBlockSize],
-  /// values [blocks + 1, kv_heads, kKvBlockSize, head_dim]; the last block belongs to missing sequences (plan). Zero at
+  /// A layer's storage in the layout of ops::paged_attention: keys [blocks, kv_heads, head_dim, kKvBlockSize], values
+  /// [blocks, kv_heads, kKvBlockSize, head_dim]; off the CPU one block more, that of missing sequences (plan). Zero at
   /// first; stale entries stay finite.
   at::Tensor& keys(std::int64_t layer);
   at::Tensor& values(std::int64_t layer);

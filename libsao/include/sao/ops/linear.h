@@ -35,7 +35,7 @@ class PackedWeight {
   std::int64_t inputs() const { return inputs_; }
 
   /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds
-  /// over k (int8: one a group, then over the groups), and its bias: a row's bits depend on that row only, whatever the
+  /// over k, and its bias: a row's bits depend on that row only, whatever the
   /// number of rows or threads. Throws InputError for an x of another shape, dtype or device, and where nothing was
   /// packed.
   at::Tensor multiply(const at::Tensor& x) const;
