@@ -18,27 +18,13 @@
 #include "sao/ops/pointwise.h"
 #include "sao/ops/sample.h"
 #include "support/close.h"
+#include "support/enable_cuda.h"
 
 namespace sao::ops {
 namespace {
 
 using testing::close;
-
-// Before the first test of the program: LibTorch must not be asked about CUDA, as at::manual_seed does, before it is
-// loaded.
-struct EnableCuda : ::testing::Environment {
-  void SetUp() override {
-    try {
-      enable_cuda(0);
-      available = true;
-    } catch (const ResourceError& e) {
-      reason = e.what();
-    }
-  }
-  static inline bool available = false;
-  static inline std::string reason;
-};
-[[maybe_unused]] const ::testing::Environment* const kEnableCuda = ::testing::AddGlobalTestEnvironment(new EnableCuda);
+using testing::EnableCuda;
 
 TEST(EnableCuda, SaysWhatIsMissing) {
   try {

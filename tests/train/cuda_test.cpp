@@ -5,29 +5,15 @@
 
 #include <cmath>
 
-#include "sao/base/error.h"
 #include "sao/model/causal_lm.h"
-#include "sao/ops/cuda.h"
 #include "sao/train/trainer.h"
+#include "support/enable_cuda.h"
 #include "train/tiny_model.h"
 
 namespace sao {
 namespace {
 
-// Before the first test of the program: LibTorch must not be asked about CUDA before it is loaded.
-struct EnableCuda : ::testing::Environment {
-  void SetUp() override {
-    try {
-      ops::enable_cuda(0);
-      available = true;
-    } catch (const ResourceError& e) {
-      reason = e.what();
-    }
-  }
-  static inline bool available = false;
-  static inline std::string reason;
-};
-[[maybe_unused]] const ::testing::Environment* const kEnableCuda = ::testing::AddGlobalTestEnvironment(new EnableCuda);
+using testing::EnableCuda;
 
 class CudaTraining : public ::testing::Test {
  protected:
