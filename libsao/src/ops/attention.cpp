@@ -193,7 +193,7 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
                           const at::Tensor& starts, const at::Tensor& parents, const AttentionOptions& options,
                           at::Tensor* log_sum_exp) {
   if (const cuda::Table* gpu = cuda::kernels_for(q_in)) {
-    return gpu->packed_attention(q_in, k_in, v_in, starts, options, log_sum_exp);
+    return gpu->packed_attention(q_in, k_in, v_in, starts, parents, options, log_sum_exp);
   }
   const at::Tensor q = rows_contiguous(q_in), k = rows_contiguous(k_in), v = rows_contiguous(v_in);
   const std::int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k.size(1);
@@ -274,8 +274,8 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
       const AttentionOptions options{.scale = context->saved_data["scale"].toDouble(),
                                      .softcap = context->saved_data["softcap"].toDouble(),
                                      .window = context->saved_data["window"].toInt()};
-      const auto [dq, dk, dv] =
-          gpu->packed_attention_backward(saved[0], saved[1], saved[2], starts, out, log_sum_exp, grads[0], options);
+      const auto [dq, dk, dv] = gpu->packed_attention_backward(saved[0], saved[1], saved[2], starts, parents, out,
+                                                               log_sum_exp, grads[0], options);
       return {dq, dk, dv, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
     const at::Tensor q = rows_contiguous(saved[0]), k = rows_contiguous(saved[1]), v = rows_contiguous(saved[2]);
@@ -347,25 +347,6 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   }
 };
 
-// For kernels that know no parents: every sequence with its parent's tokens in front of it, whose results are dropped.
-at::Tensor packed_attention_expanded(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                     const at::Tensor& starts, const AttentionOptions& options,
-                                     const at::Tensor& parents) {
-  std::vector<std::int64_t> rows, kept, begins{0};
-  for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
-    const Seen seen = seen_by(starts, parents, s);
-    for (std::int64_t j = 0; j < seen.total(); ++j) {
-      if (j >= seen.parent_length) kept.push_back(static_cast<std::int64_t>(rows.size()));
-      rows.push_back(seen[j]);
-    }
-    begins.push_back(static_cast<std::int64_t>(rows.size()));
-  }
-  const at::Tensor from = at::tensor(rows, at::kLong).to(q.device());
-  return packed_attention(q.index_select(0, from), k.index_select(0, from), v.index_select(0, from),
-                          at::tensor(begins, at::kLong), options)
-      .index_select(0, at::tensor(kept, at::kLong).to(q.device()));
-}
-
 // One sequence at a time, its blocks of the cache in float32.
 at::Tensor paged_widened(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                          const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
@@ -395,9 +376,6 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
         .to(q.scalar_type());
   }
   if (!has_kernel(q)) return reference::packed_attention(q, k, v, starts, options, parents);
-  if (parents.defined() && !q.device().is_cpu()) {
-    return packed_attention_expanded(q, k, v, starts, options, parents);
-  }
   if (at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad())) {
     const at::Tensor known = parents.defined() ? parents : at::full({starts.size(0) - 1}, -1, at::kLong);
     return PackedAttention::apply(q, k, v, starts, known, options.scale, options.softcap, options.window);
