@@ -150,24 +150,37 @@ struct Shape {
 const std::vector<Shape> kShapes = {{4, 2, 16, 0, 0.0},  {2, 1, 80, 2, 6.0},    {3, 1, 10, 16, 50.0},
                                     {2, 2, 128, 1, 0.0}, {2, 1, 256, 34, 20.0}, {2, 1, 132, 0, 6.0}};
 
+struct Pack {
+  at::Tensor starts, parents = {};
+};
+
+// The kernels on `pack` against the twin on `twins`, which is the same without empty sequences.
+void compare_packed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Shape& p, const Pack& pack,
+                    const Pack& twins, double tolerance) {
+  SCOPED_TRACE(p.head_dim);
+  const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
+  at::Tensor log_sum_exp;
+  const at::Tensor out = table().packed_attention(q, k, v, pack.starts, pack.parents, options, &log_sum_exp);
+  const at::Tensor qw = wide_leaf(q), kw = wide_leaf(k), vw = wide_leaf(v);
+  const at::Tensor expected = reference::packed_attention(qw, kw, vw, twins.starts, options, twins.parents);
+  EXPECT_TRUE(close(out, expected, tolerance, tolerance));
+  EXPECT_TRUE(testing::identical(table().packed_attention(q, k, v, pack.starts, pack.parents, options, nullptr), out));
+  const at::Tensor grad = at::randn(out.sizes()).to(out.scalar_type());
+  const auto a = table().packed_attention_backward(q, k, v, pack.starts, pack.parents, out, log_sum_exp, grad, options);
+  const auto e = gradients(expected, {qw, kw, vw}, grad);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(close(a[i], e[i], 4.0 * tolerance, tolerance)) << "input " << i;
+    if (i < 2 && p.window == 1) continue;  // zero: the one weight is 1
+    EXPECT_LT(testing::relative_l2(a[i], e[i]), 0.5 * tolerance) << "input " << i;
+  }
+}
+
 TEST_P(Emulated, PackedAttention) {
+  const Pack pack{at::tensor({0, 1, 6, 39, 39, 109}, at::kLong)}, twins{at::tensor({0, 1, 6, 39, 109}, at::kLong)};
   for (const Shape& p : kShapes) {
-    const at::Tensor starts = at::tensor({0, 1, 6, 39, 39, 109}, at::kLong);  // one is empty
-    const at::Tensor q = random({109, p.heads, p.head_dim}), grad = random({109, p.heads * p.head_dim});
+    const at::Tensor q = random({109, p.heads, p.head_dim});
     const at::Tensor kv = random({109, 2 * p.kv_heads, p.head_dim});  // keys and values side by side
-    const at::Tensor k = kv.narrow(1, 0, p.kv_heads), v = kv.narrow(1, p.kv_heads, p.kv_heads);
-    const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
-    at::Tensor log_sum_exp;
-    const at::Tensor out = table().packed_attention(q, k, v, starts, options, &log_sum_exp);
-    const at::Tensor qw = wide_leaf(q), kw = wide_leaf(k), vw = wide_leaf(v);
-    const at::Tensor expected =
-        reference::packed_attention(qw, kw, vw, at::tensor({0, 1, 6, 39, 109}, at::kLong), options);
-    EXPECT_TRUE(close(out, expected, tolerance(), tolerance())) << p.head_dim;
-    EXPECT_TRUE(testing::identical(table().packed_attention(q, k, v, starts, options, nullptr), out));
-    const auto a = table().packed_attention_backward(q, k, v, starts, out, log_sum_exp, grad, options);
-    const auto e = gradients(expected, {qw, kw, vw}, grad);
-    for (std::size_t i = 0; i < 3; ++i)
-      EXPECT_TRUE(close(a[i], e[i], 4.0 * tolerance(), tolerance())) << p.head_dim << " input " << i;
+    compare_packed(q, kv.narrow(1, 0, p.kv_heads), kv.narrow(1, p.kv_heads, p.kv_heads), p, pack, twins, tolerance());
   }
 }
 
@@ -177,30 +190,43 @@ TEST_P(EmulatedTensorCores, PackedAttention) {
   const std::vector<Shape> shapes = {{2, 2, 16, 0, 0.0},    {3, 1, 64, 70, 3.0},  {2, 1, 80, 65, 50.0},
                                      {1, 1, 128, 0, 0.0},   {3, 1, 128, 33, 2.0}, {4, 2, 256, 0, 50.0},
                                      {2, 1, 256, 100, 2.0}, {1, 1, 240, 64, 0.0}};
-  const at::Tensor starts = at::tensor({0, 1, 32, 96, 161, 291}, at::kLong);  // of 1, 31, 64, 65, 130
+  const Pack pack{at::tensor({0, 1, 32, 96, 161, 291}, at::kLong)};  // of 1, 31, 64, 65, 130
   constexpr std::int64_t kTokens = 291, kBorder = 8;
   for (const Shape& p : shapes) {
-    SCOPED_TRACE(p.head_dim);
     const std::int64_t rows = p.heads + 2 * p.kv_heads;
     at::Tensor joined = at::full({kTokens + 2, rows, p.head_dim + 2 * kBorder}, NAN, dtype());
     const at::Tensor qkv = joined.narrow(0, 1, kTokens).narrow(2, kBorder, p.head_dim);
     qkv.copy_(at::randn(qkv.sizes()));
-    const at::Tensor q = qkv.narrow(1, 0, p.heads), k = qkv.narrow(1, p.heads, p.kv_heads);
-    const at::Tensor v = qkv.narrow(1, p.heads + p.kv_heads, p.kv_heads);
-    const at::Tensor grad = random({kTokens, p.heads * p.head_dim});
-    const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
-    at::Tensor log_sum_exp;
-    const at::Tensor out = table().packed_attention(q, k, v, starts, options, &log_sum_exp);
-    const at::Tensor qw = wide_leaf(q), kw = wide_leaf(k), vw = wide_leaf(v);
-    const at::Tensor expected = reference::packed_attention(qw, kw, vw, starts, options);
-    EXPECT_TRUE(close(out, expected, tolerance(), tolerance()));
-    const auto a = table().packed_attention_backward(q, k, v, starts, out, log_sum_exp, grad, options);
-    const auto e = gradients(expected, {qw, kw, vw}, grad);
-    for (std::size_t i = 0; i < 3; ++i) {
-      EXPECT_TRUE(close(a[i], e[i], 4.0 * tolerance(), tolerance())) << "input " << i;
-      EXPECT_LT(testing::relative_l2(a[i], e[i]), 0.5 * tolerance()) << "input " << i;
-    }
+    compare_packed(qkv.narrow(1, 0, p.heads), qkv.narrow(1, p.heads, p.kv_heads),
+                   qkv.narrow(1, p.heads + p.kv_heads, p.kv_heads), p, pack, pack, tolerance());
   }
+  EXPECT_EQ(cuda::emulation::bank_conflicts, 0u);
+}
+
+// Prompts of 130, 70, 31 and 1 tokens with their answers, which do not follow them at once, among sequences that stand
+// alone.
+void compare_families(const std::vector<Shape>& shapes, at::ScalarType dtype, double tolerance) {
+  constexpr std::int64_t kTokens = 648;
+  const Pack twins{at::tensor({0, 130, 163, 203, 273, 373, 374, 405, 445, 505, 506, 606, 607, 647, 648}, at::kLong),
+                   at::tensor({-1, -1, 0, -1, 0, 3, -1, 3, -1, -1, 6, 9, 9, 6}, at::kLong)};
+  // Two are empty: an answer, and one that stands alone.
+  const Pack pack{at::cat({twins.starts, at::full({2}, kTokens, at::kLong)}),
+                  at::cat({twins.parents, at::tensor({0, -1}, at::kLong)})};
+  for (const Shape& p : shapes) {
+    const auto random = [&](std::int64_t heads) { return at::randn({kTokens, heads, p.head_dim}).to(dtype); };
+    compare_packed(random(p.heads), random(p.kv_heads), random(p.kv_heads), p, pack, twins, tolerance);
+  }
+}
+
+TEST_P(Emulated, PackedAttentionOfSequencesThatContinueOthers) {
+  compare_families(
+      {{4, 2, 16, 0, 0.0}, {2, 1, 80, 50, 6.0}, {2, 2, 10, 0, 50.0}, {2, 1, 256, 20, 0.0}, {3, 1, 256, 0, 20.0}},
+      dtype(), tolerance());
+}
+
+TEST_P(EmulatedTensorCores, PackedAttentionOfSequencesThatContinueOthers) {
+  compare_families({{2, 1, 64, 100, 0.0}, {2, 1, 128, 0, 3.0}, {1, 1, 128, 1, 0.0}, {2, 1, 240, 129, 0.0}}, dtype(),
+                   tolerance());
   EXPECT_EQ(cuda::emulation::bank_conflicts, 0u);
 }
 
@@ -212,7 +238,7 @@ TEST_P(EmulatedTensorCores, LargeScores) {
     const at::Tensor q = random({100, 2, 64}, 10.0), k = random({100, 1, 64}, 10.0), v = random({100, 1, 64});
     const AttentionOptions options{.scale = 0.125, .softcap = softcap};
     at::Tensor log_sum_exp;
-    const at::Tensor out = table().packed_attention(q, k, v, starts, options, &log_sum_exp);
+    const at::Tensor out = table().packed_attention(q, k, v, starts, {}, options, &log_sum_exp);
     const at::Tensor qw = wide_leaf(q), kw = wide_leaf(k), vw = wide_leaf(v), grad = random({100, 128});
     const at::Tensor expected = reference::packed_attention(qw, kw, vw, starts, options);
     EXPECT_TRUE(close(out, expected, tolerance(), tolerance())) << softcap;
@@ -220,7 +246,7 @@ TEST_P(EmulatedTensorCores, LargeScores) {
     const at::Tensor scores = softcap > 0.0 ? at::tanh(products / softcap) * softcap : products;
     const at::Tensor hidden = at::ones({100, 100}, at::kBool).triu(1);
     EXPECT_TRUE(close(log_sum_exp, at::logsumexp(scores.masked_fill(hidden, -INFINITY), 2), 2e-5, 1e-6)) << softcap;
-    const auto a = table().packed_attention_backward(q, k, v, starts, out, log_sum_exp, grad, options);
+    const auto a = table().packed_attention_backward(q, k, v, starts, {}, out, log_sum_exp, grad, options);
     const auto e = gradients(expected, {qw, kw, vw}, grad);
     for (std::size_t i = 0; i < 3; ++i)
       EXPECT_LT(testing::relative_l2(a[i], e[i]), 2.0 * tolerance()) << softcap << ' ' << i;
@@ -232,10 +258,10 @@ TEST_P(EmulatedTensorCores, UnalignedRows) {
   const at::Tensor starts = at::tensor({0, 40}, at::kLong), joined = random({40, 3, 20}), q = joined.narrow(2, 4, 16);
   const AttentionOptions options{.scale = 0.25};
   at::Tensor log_sum_exp;
-  const at::Tensor out = table().packed_attention(q, q, q, starts, options, &log_sum_exp), leaf = wide_leaf(q);
+  const at::Tensor out = table().packed_attention(q, q, q, starts, {}, options, &log_sum_exp), leaf = wide_leaf(q);
   const at::Tensor expected = reference::packed_attention(leaf, leaf, leaf, starts, options), grad = random({40, 48});
   EXPECT_TRUE(close(out, expected, tolerance(), tolerance()));
-  const auto a = table().packed_attention_backward(q, q, q, starts, out, log_sum_exp, grad, options);
+  const auto a = table().packed_attention_backward(q, q, q, starts, {}, out, log_sum_exp, grad, options);
   const at::Tensor sum = a[0].to(at::kDouble) + a[1].to(at::kDouble) + a[2].to(at::kDouble);
   EXPECT_TRUE(close(sum, gradients(expected, {leaf}, grad)[0], 8.0 * tolerance(), tolerance()));
 }
@@ -473,7 +499,7 @@ TEST_P(Emulated, Draws) {
 TEST_P(Emulated, NothingIsLaunchedForNothing) {
   const std::size_t before = cuda::emulation::launches;
   const at::Tensor starts = at::zeros({1}, at::kLong), none = at::empty({0, 2, 16}, dtype());
-  EXPECT_EQ(table().packed_attention(none, none, none, starts, {}, nullptr).sizes(), at::IntArrayRef({0, 32}));
+  EXPECT_EQ(table().packed_attention(none, none, none, starts, {}, {}, nullptr).sizes(), at::IntArrayRef({0, 32}));
   EXPECT_EQ(table().gated_activation(none.view({0, 32}), none.view({0, 32}), Gate::kSilu).size(0), 0);
   EXPECT_EQ(table().rotary(none, starts.narrow(0, 0, 0), at::ones({4, 8}), at::ones({4, 8}), 1.0f).size(0), 0);
   EXPECT_EQ(cuda::emulation::launches, before);

@@ -129,6 +129,39 @@ TEST_P(Cuda, PackedAttention) {
   }
 }
 
+// Prompts of 130, 300, 31 and 1 tokens with their answers, which do not follow them at once, among sequences that stand
+// alone.
+TEST_P(Cuda, PackedAttentionOfSequencesThatContinueOthers) {
+  const std::vector<std::int64_t> lengths{130, 33, 40, 300, 100, 1, 31, 257, 60, 1, 100, 1, 40, 1};
+  const at::Tensor parents = at::tensor({-1, -1, 0, -1, 0, 3, -1, 3, -1, -1, 6, 9, 9, 6}, at::kLong);
+  const at::Tensor starts = at::cat({at::zeros({1}, at::kLong), at::tensor(lengths).cumsum(0)});
+  const std::int64_t tokens = starts[-1].item<std::int64_t>();
+  std::vector<Shape> shapes = kShapes;
+  shapes.insert(shapes.end(), {{8, 2, 64, 0, 0.0}, {2, 1, 80, 50, 6.0}, {4, 2, 128, 0, 30.0}, {8, 4, 256, 0, 50.0}});
+  for (const Shape& p : shapes) {
+    SCOPED_TRACE(p.head_dim);
+    const AttentionOptions options{.scale = 1.0 / std::sqrt(p.head_dim), .softcap = p.softcap, .window = p.window};
+    const auto run = [&](const auto& x) { return packed_attention(x[0], x[1], x[2], starts, options, parents); };
+    const auto twin = [&](const auto& x) {
+      return reference::packed_attention(x[0], x[1], x[2], starts, options, parents);
+    };
+    const std::vector<at::Tensor> inputs{random({tokens, p.heads, p.head_dim}),
+                                         random({tokens, p.kv_heads, p.head_dim}),
+                                         random({tokens, p.kv_heads, p.head_dim})};
+    compare(inputs, 2.0 * tolerance(), run, twin);
+
+    const std::vector<at::Tensor> there{on_gpu(inputs[0]), on_gpu(inputs[1]), on_gpu(inputs[2])};
+    const at::Tensor out = run(there), grad = at::randn({tokens, p.heads * p.head_dim}).to(device(), GetParam());
+    const auto first = torch::autograd::grad({out}, there, {grad});
+    for (int i = 0; i < 3; ++i) {
+      const at::Tensor again = run(there);
+      EXPECT_TRUE(testing::identical(again, out));
+      const auto grads = torch::autograd::grad({again}, there, {grad});
+      for (std::size_t n = 0; n < 3; ++n) EXPECT_TRUE(testing::identical(grads[n], first[n])) << "input " << n;
+    }
+  }
+}
+
 // Sequences of exactly one tile and of one row more, and one of many tiles; rows of a joint projection.
 TEST_P(Cuda, PackedAttentionGivesTheSameBitsAgain) {
   const at::Tensor starts = at::tensor({0, 64, 129, 257, 386, 1886}, at::kLong);

@@ -194,7 +194,7 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
                           const at::Tensor& starts, const at::Tensor& parents, const AttentionOptions& options,
                           at::Tensor* log_sum_exp) {
   if (const cuda::Table* gpu = cuda::kernels_for(q_in)) {
-    return gpu->packed_attention(q_in, k_in, v_in, starts, options, log_sum_exp);
+    return gpu->packed_attention(q_in, k_in, v_in, starts, parents, options, log_sum_exp);
   }
   const at::Tensor q = rows_contiguous(q_in), k = rows_contiguous(k_in), v = rows_contiguous(v_in);
   const std::int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k.size(1);
@@ -275,8 +275,8 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
       const AttentionOptions options{.scale = context->saved_data["scale"].toDouble(),
                                      .softcap = context->saved_data["softcap"].toDouble(),
                                      .window = context->saved_data["window"].toInt()};
-      const auto [dq, dk, dv] =
-          gpu->packed_attention_backward(saved[0], saved[1], saved[2], starts, out, log_sum_exp, grads[0], options);
+      const auto [dq, dk, dv] = gpu->packed_attention_backward(saved[0], saved[1], saved[2], starts, parents, out,
+                                                               log_sum_exp, grads[0], options);
       return {dq, dk, dv, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
     const at::Tensor q = rows_contiguous(saved[0]), k = rows_contiguous(saved[1]), v = rows_contiguous(saved[2]);
@@ -348,86 +348,6 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   }
 };
 
-// For kernels that know no parents: the rows of every sequence with its parent's in front of them.
-struct Expansion : torch::CustomClassHolder {
-  at::Tensor starts, parents;  // what it was made for, the rest on the device of q
-  at::Tensor rows;             // [E] of the pack
-  at::Tensor begins;           // [S + 1] on the CPU
-  at::Tensor own;              // [T] where the pack's rows stand as their sequence's own
-  // Where rows of parents stand in front of their first, second, .. child: rows of the pack, and places, each once.
-  std::vector<std::array<at::Tensor, 2>> again;
-};
-
-c10::intrusive_ptr<Expansion> expand(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& parents) {
-  std::vector<std::int64_t> rows, own, begins{0};
-  std::vector<std::array<std::vector<std::int64_t>, 2>> again;
-  std::vector<std::size_t> children(static_cast<std::size_t>(starts.size(0)), 0);
-  for (std::int64_t s = 0; s + 1 < starts.size(0); ++s) {
-    const Seen seen = seen_by(starts, parents, s);
-    const std::size_t turn =
-        seen.parent_length > 0 ? children[static_cast<std::size_t>(parents.const_data_ptr<std::int64_t>()[s])]++ : 0;
-    if (turn >= again.size()) again.resize(turn + 1);
-    for (std::int64_t j = 0; j < seen.total(); ++j) {
-      const auto place = static_cast<std::int64_t>(rows.size());
-      if (j >= seen.parent_length) {
-        own.push_back(place);
-      } else {
-        again[turn][0].push_back(seen[j]);
-        again[turn][1].push_back(place);
-      }
-      rows.push_back(seen[j]);
-    }
-    begins.push_back(static_cast<std::int64_t>(rows.size()));
-  }
-  const auto on_device = [&](const std::vector<std::int64_t>& numbers) {
-    at::Tensor tensor = at::tensor(numbers, at::kLong);
-    if (q.is_cuda()) tensor = tensor.pin_memory();  // so that copying does not wait
-    return tensor.to(q.device(), /*non_blocking=*/true);
-  };
-  auto expansion = c10::make_intrusive<Expansion>();
-  expansion->starts = starts;
-  expansion->parents = parents;
-  expansion->rows = on_device(rows);
-  expansion->begins = at::tensor(begins, at::kLong);
-  expansion->own = on_device(own);
-  for (const auto& [to, from] : again) expansion->again.push_back({on_device(to), on_device(from)});
-  return expansion;
-}
-
-// x.index_select(0, rows), whose backward adds a row's gradients in a fixed order: that of index_select adds them as
-// they come on a GPU, with other bits every time.
-struct ExpandRows : torch::autograd::Function<ExpandRows> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
-                            const c10::intrusive_ptr<Expansion>& expansion) {
-    context->saved_data["expansion"] = c10::IValue::make_capsule(expansion);
-    return x.index_select(0, expansion->rows);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    const auto capsule = context->saved_data["expansion"].toCapsule();
-    const auto& expansion = static_cast<const Expansion&>(*capsule);
-    at::Tensor grad = grads[0].index_select(0, expansion.own);
-    for (const auto& [to, from] : expansion.again) grad.index_add_(0, to, grads[0].index_select(0, from));
-    return {grad, at::Tensor()};
-  }
-};
-
-// Every sequence with its parent's tokens in front of it, whose results are dropped.
-at::Tensor packed_attention_expanded(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                     const at::Tensor& starts, const AttentionOptions& options,
-                                     const at::Tensor& parents) {
-  // The same in all layers of a model: a thread keeps its last one.
-  static thread_local c10::intrusive_ptr<Expansion> kept;
-  if (kept == nullptr || !kept->starts.is_same(starts) || !kept->parents.is_same(parents) ||
-      kept->rows.device() != q.device()) {
-    kept = expand(q, starts, parents);
-  }
-  const c10::intrusive_ptr<Expansion> expansion = kept;
-  const auto rows_of = [&](const at::Tensor& x) { return ExpandRows::apply(x, expansion); };
-  return packed_attention(rows_of(q), rows_of(k), rows_of(v), expansion->begins, options)
-      .index_select(0, expansion->own);
-}
-
 // One sequence at a time, its blocks of the cache in float32.
 at::Tensor paged_widened(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                          const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
@@ -457,9 +377,6 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
         .to(q.scalar_type());
   }
   if (!has_kernel(q)) return reference::packed_attention(q, k, v, starts, options, parents);
-  if (parents.defined() && !q.device().is_cpu()) {
-    return packed_attention_expanded(q, k, v, starts, options, parents);
-  }
   if (at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad())) {
     const at::Tensor known = parents.defined() ? parents : at::full({starts.size(0) - 1}, -1, at::kLong);
     return PackedAttention::apply(q, k, v, starts, known, options.scale, options.softcap, options.window);

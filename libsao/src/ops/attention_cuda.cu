@@ -23,18 +23,17 @@ __device__ int row_of_thread() { return static_cast<int>(threadIdx.x) / kSide; }
 __device__ int column_of_thread() { return static_cast<int>(threadIdx.x) % kSide; }
 __device__ int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
-// Rows first .. first + kRows - 1 of one head, of which those from `end` on are zero; columns from head_dim on, up to a
+// Positions first .. first + kRows - 1, of which those from `end` on are zero; columns from head_dim on, up to a
 // multiple of 64, are zero too.
 template <int kRows, int kDim, class T>
-__device__ void load_tile(float* tile, const T* rows, std::int64_t row_stride, int first, int end, int head_dim,
-                          bool four) {
+__device__ void load_tile(float* tile, const Positions<T>& rows, int first, int end, int head_dim, bool four) {
   if (four) {
     const int packs = round_up(head_dim, 64) / 4;
     for (int at = static_cast<int>(threadIdx.x); at < kRows * packs; at += kThreads) {
       const int row = at / packs, d = at % packs * 4;
       float4 out = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
       if (first + row < end && d < head_dim) {
-        const Pack<T, 4> in = load<4>(rows + (first + row) * row_stride + d);
+        const Pack<T, 4> in = load<4>(rows[first + row] + d);
         out = make_float4(to_float(in.value[0]), to_float(in.value[1]), to_float(in.value[2]), to_float(in.value[3]));
       }
       *reinterpret_cast<float4*>(tile + row * kStride<kDim> + d) = out;
@@ -45,7 +44,7 @@ __device__ void load_tile(float* tile, const T* rows, std::int64_t row_stride, i
   for (int at = static_cast<int>(threadIdx.x); at < kRows * width; at += kThreads) {
     const int row = at / width, d = at % width;
     const bool inside = first + row < end && d < head_dim;
-    tile[row * kStride<kDim> + d] = inside ? to_float(rows[(first + row) * row_stride + d]) : 0.0f;
+    tile[row * kStride<kDim> + d] = inside ? to_float(rows[first + row][d]) : 0.0f;
   }
 }
 
@@ -156,11 +155,10 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
-  const T* keys = head_rows(a.k, tile.begin, kv_head);
-  const T* values = head_rows(a.v, tile.begin, kv_head);
+  const Positions<T> keys = positions_seen(a.k, tile, kv_head), values = positions_seen(a.v, tile, kv_head);
 
-  load_tile<kQueryRows, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
-                              head_dim, a.four);
+  load_tile<kQueryRows, kDim>(queries, own_positions(a.q, tile.query_begin, head), tile.first, tile.length, head_dim,
+                              a.four);
   Sums<kRows, kDim> out;
   out.clear();
   float top[kRows], total[kRows];
@@ -171,7 +169,7 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
   const int end = min(tile.first + kQueryRows, tile.length);
   for (int first = a.first_key(tile.first) / kKeys * kKeys; first < end; first += kKeys) {
     __syncthreads();  // the last tile's values have been read
-    load_tile<kKeys, kDim>(others, keys, a.k.token_stride, first, end, head_dim, a.four);
+    load_tile<kKeys, kDim>(others, keys, first, end, head_dim, a.four);
     __syncthreads();
     float score[kRows][kColumns];
     multiply_tiles<kRows, kColumns, kDim>(queries, others, head_dim, score);
@@ -202,7 +200,7 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
       out.scale_row(r, shrink);
     }
     __syncthreads();  // the keys have been read
-    load_tile<kKeys, kDim>(others, values, a.v.token_stride, first, end, head_dim, a.four);
+    load_tile<kKeys, kDim>(others, values, first, end, head_dim, a.four);
     __syncthreads();
     out.template add<kKeys>(weights, kKeys + 1, 1, others, head_dim);
   }
@@ -210,7 +208,7 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Arguments<T> a) {
   for (int r = 0; r < kRows; ++r) {
     const int query = tile.first + ty + r * kSide;
     if (query < tile.length) {
-      const std::int64_t token = tile.begin + query;
+      const std::int64_t token = tile.query_begin + query;
       out.write_row(r, 1.0f / total[r], a.out + (token * a.heads + head) * head_dim, head_dim);
       if (a.log_sum_exp != nullptr && tx == 0) a.log_sum_exp[head * a.tokens + token] = top[r] + logf(total[r]);
     }
@@ -262,32 +260,31 @@ __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
-  const T* keys = head_rows(a.k, tile.begin, kv_head);
-  const T* values = head_rows(a.v, tile.begin, kv_head);
+  const Positions<T> keys = positions_seen(a.k, tile, kv_head), values = positions_seen(a.v, tile, kv_head);
   const HeadRows<T> dense = a.out_grad_rows();
 
-  load_tile<kQueryRows, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first, tile.length,
-                              head_dim, a.four);
-  load_tile<kQueryRows, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, tile.first, tile.length,
-                              head_dim, a.four);
+  load_tile<kQueryRows, kDim>(queries, own_positions(a.q, tile.query_begin, head), tile.first, tile.length, head_dim,
+                              a.four);
+  load_tile<kQueryRows, kDim>(grads, own_positions(dense, tile.query_begin, head), tile.first, tile.length, head_dim,
+                              a.four);
   Sums<kRows, kDim> q_grad;
   q_grad.clear();
   float log_sum_exp[kRows], delta[kRows];
   for (int r = 0; r < kRows; ++r) {
     const int query = tile.first + ty + r * kSide;
-    const std::int64_t at = row_of(a, tile, query, head);
+    const std::int64_t at = row_of(a, tile.query_begin, query, head);
     log_sum_exp[r] = query < tile.length ? a.log_sum_exp[at] : 0.0f;
     delta[r] = query < tile.length ? a.delta[at] : 0.0f;
   }
   const int end = min(tile.first + kQueryRows, tile.length);
   for (int first = a.first_key(tile.first) / kKeys * kKeys; first < end; first += kKeys) {
     __syncthreads();  // the last tile's keys have been read
-    load_tile<kKeys, kDim>(others, values, a.v.token_stride, first, end, head_dim, a.four);
+    load_tile<kKeys, kDim>(others, values, first, end, head_dim, a.four);
     __syncthreads();
     float weight_grad[kRows][kColumns], product[kRows][kColumns];
     multiply_tiles<kRows, kColumns, kDim>(grads, others, head_dim, weight_grad);
     __syncthreads();  // the values have been read
-    load_tile<kKeys, kDim>(others, keys, a.k.token_stride, first, end, head_dim, a.four);
+    load_tile<kKeys, kDim>(others, keys, first, end, head_dim, a.four);
     __syncthreads();
     multiply_tiles<kRows, kColumns, kDim>(queries, others, head_dim, product);
     SAO_UNROLL
@@ -307,12 +304,13 @@ __global__ void __launch_bounds__(kThreads) backward_queries(Arguments<T> a) {
   for (int r = 0; r < kRows; ++r) {
     const int query = tile.first + ty + r * kSide;
     if (query < tile.length) {
-      q_grad.write_row(r, 1.0f, a.q_grad + ((tile.begin + query) * a.heads + head) * head_dim, head_dim);
+      q_grad.write_row(r, 1.0f, a.q_grad + ((tile.query_begin + query) * a.heads + head) * head_dim, head_dim);
     }
   }
 }
 
-// One block: kStreamedRows keys and values of one key/value head, against all queries of its group that see them.
+// One block: kStreamedRows keys and values of one key/value head, against all queries of its group that see them: those
+// of their sequence, then those of each that continues it.
 template <class T, int kDim>
 __global__ void __launch_bounds__(kThreads) backward_keys(Arguments<T> a) {
   constexpr int kTile = kStreamedRows<kDim>, kRows = kTile / kSide;
@@ -329,43 +327,41 @@ __global__ void __launch_bounds__(kThreads) backward_keys(Arguments<T> a) {
   const int head_dim = static_cast<int>(a.head_dim), ty = row_of_thread(), tx = column_of_thread();
   const HeadRows<T> dense = a.out_grad_rows();
 
-  load_tile<kTile, kDim>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length, head_dim,
-                         a.four);
-  load_tile<kTile, kDim>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length, head_dim,
-                         a.four);
+  load_tile<kTile, kDim>(keys, own_positions(a.k, tile.begin, kv_head), first, tile.length, head_dim, a.four);
+  load_tile<kTile, kDim>(values, own_positions(a.v, tile.begin, kv_head), first, tile.length, head_dim, a.four);
   Sums<kRows, kDim> k_grad, v_grad;
   k_grad.clear();
   v_grad.clear();
-  const int end = a.end_of_queries(min(first + kTile, tile.length) - 1, tile.length);
-  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    for (int query0 = first; query0 < end; query0 += kTile) {
-      __syncthreads();  // the last tiles have been read
-      load_tile<kTile, kDim>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, query0, tile.length, head_dim,
-                             a.four);
-      load_tile<kTile, kDim>(grads, head_rows(dense, tile.begin, head), dense.token_stride, query0, tile.length,
-                             head_dim, a.four);
-      __syncthreads();
-      float product[kRows][kRows], weight_grad[kRows][kRows];
-      multiply_tiles<kRows, kRows, kDim>(queries, keys, head_dim, product);
-      multiply_tiles<kRows, kRows, kDim>(grads, values, head_dim, weight_grad);
-      SAO_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const int query = query0 + ty + r * kSide;
-        const std::int64_t at = row_of(a, tile, query, head);
-        const bool inside = query < tile.length;
-        const float log_sum_exp = inside ? a.log_sum_exp[at] : 0.0f, delta = inside ? a.delta[at] : 0.0f;
+  for (int number = 0; number <= tile.child_count; ++number) {
+    const QueryRange seeing = a.queries_that_see(tile, kTile, number);
+    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+      for (int query0 = seeing.first; query0 < seeing.end; query0 += kTile) {
+        __syncthreads();  // the last tiles have been read
+        load_tile<kTile, kDim>(queries, own_positions(a.q, seeing.begin, head), query0, seeing.end, head_dim, a.four);
+        load_tile<kTile, kDim>(grads, own_positions(dense, seeing.begin, head), query0, seeing.end, head_dim, a.four);
+        __syncthreads();
+        float product[kRows][kRows], weight_grad[kRows][kRows];
+        multiply_tiles<kRows, kRows, kDim>(queries, keys, head_dim, product);
+        multiply_tiles<kRows, kRows, kDim>(grads, values, head_dim, weight_grad);
         SAO_UNROLL
-        for (int c = 0; c < kRows; ++c) {
-          const bool visible = inside && a.sees(query, first + tx + c * kSide);
-          const Slopes s = slopes(a, visible, product[r][c], log_sum_exp, weight_grad[r][c], delta);
-          const int where = (ty + r * kSide) * (kTile + 1) + tx + c * kSide;
-          weights[where] = s.weight;
-          score_grads[where] = s.score_grad;
+        for (int r = 0; r < kRows; ++r) {
+          const int query = query0 + ty + r * kSide;
+          const std::int64_t at = row_of(a, seeing.begin, query, head);
+          const bool inside = query < seeing.end;
+          const float log_sum_exp = inside ? a.log_sum_exp[at] : 0.0f, delta = inside ? a.delta[at] : 0.0f;
+          SAO_UNROLL
+          for (int c = 0; c < kRows; ++c) {
+            const bool visible = inside && a.sees(query, first + tx + c * kSide);
+            const Slopes s = slopes(a, visible, product[r][c], log_sum_exp, weight_grad[r][c], delta);
+            const int where = (ty + r * kSide) * (kTile + 1) + tx + c * kSide;
+            weights[where] = s.weight;
+            score_grads[where] = s.score_grad;
+          }
         }
+        __syncthreads();
+        v_grad.template add<kTile>(weights, 1, kTile + 1, grads, head_dim);
+        k_grad.template add<kTile>(score_grads, 1, kTile + 1, queries, head_dim);
       }
-      __syncthreads();
-      v_grad.template add<kTile>(weights, 1, kTile + 1, grads, head_dim);
-      k_grad.template add<kTile>(score_grads, 1, kTile + 1, queries, head_dim);
     }
   }
   SAO_UNROLL

@@ -24,6 +24,7 @@ struct Arguments : AttentionArguments<BFloat16> {
   // tanh(scale / cap * product) = 1 - 2 / (1 + 2^(cap_exponent * product)).
   float exponent, cap_exponent;
   int reach;  // how many queries see a key, the first at its own position
+  int group;  // heads that share a key/value head
 
   __device__ bool sees_all(int first_query, int last_query, int first, int last_key) const {
     return last_key <= first_query && first > last_query - reach;
@@ -188,31 +189,39 @@ __device__ void add_product(const LeftInRegisters<kGroups, kInner>& left, const 
   }
 }
 
-// Starts to copy rows first .. first + kRows - 1 of one head; those from `end` on, and columns from head_dim on, are
-// zero.
+// The block's part of the tiles. It is read again where it is needed: registers are scarce.
+template <int kRows, bool kKeysFirst = false>
+__device__ AttentionTile tile_here(const Arguments& a) {
+  return part_of_tiles<kRows, kKeysFirst>(a.tiles, a.tile_count, computed_here(blockIdx.x));
+}
+
+// Starts to copy positions first .. first + kRows - 1; those from `end` on, and columns from head_dim on, are zero.
 template <int kRows, int kDim, int kBlockThreads>
-__device__ void copy_tile(BFloat16* tile, const BFloat16* rows, std::int64_t row_stride, int first, int end,
-                          int head_dim) {
+__device__ void copy_tile(BFloat16* tile, const Positions<BFloat16>& rows, int first, int end, int head_dim) {
   constexpr int kChunks = kDim / kChunk, kStep = kBlockThreads / kChunks;
   static_assert(kRows % kStep == 0 && (kStep % 8 == 0 || 8 % kStep == 0));
   const unsigned thread = computed_here(threadIdx.x), place = place_of<kDim>(thread / kChunks, thread % kChunks);
   const int chunk = static_cast<int>(thread % kChunks), row0 = static_cast<int>(thread / kChunks);
   const int rows_left = chunk * kChunk < head_dim ? end - first - row0 : 0;
-  const BFloat16* from = rows + (first + row0) * row_stride + chunk * kChunk;
+  const int of_parent = rows.parent_length - first - row0;
+  const std::int64_t jump = rows.jump * rows.stride;
+  const BFloat16* from = rows.own + (first + row0) * rows.stride + chunk * kChunk;
   SAO_UNROLL
   for (int i = 0; i < kRows; i += kStep) {
-    start_copy<16>(tile + (place ^ static_cast<unsigned>(i % 8 * kChunk)) + i * kDim, from, i < rows_left);
-    from += kStep * row_stride;
+    start_copy<16>(tile + (place ^ static_cast<unsigned>(i % 8 * kChunk)) + i * kDim,
+                   i < of_parent ? from + jump : from, i < rows_left);
+    from += kStep * rows.stride;
   }
 }
 
-// Starts to copy log_sum_exp and then delta of queries first .. first + kQueries - 1; zeros after the sequence's end.
+// Starts to copy log_sum_exp and then delta of queries first .. first + kQueries - 1 of the sequence whose position 0
+// would be row `begin`; zeros from `end` on.
 template <int kQueries>
-__device__ void copy_sums(const Arguments& a, const AttentionTile& tile, int head, int first, float* to) {
+__device__ void copy_sums(const Arguments& a, int begin, int head, int first, int end, float* to) {
   const int thread = static_cast<int>(computed_here(threadIdx.x));
   if (thread >= kQueries) return;
-  const bool inside = first + thread < tile.length;
-  const std::int64_t at = row_of(a, tile, first + thread, head);
+  const bool inside = first + thread < end;
+  const std::int64_t at = row_of(a, begin, first + thread, head);
   start_copy<4>(to + thread, a.log_sum_exp + at, inside);
   start_copy<4>(to + kQueries + thread, a.delta + at, inside);
 }
@@ -296,8 +305,7 @@ struct OfQueries {
 template <class Shape, int kDim>
 struct Stages {
   unsigned char* shared;
-  const BFloat16 *k, *v;
-  int end;  // of the keys
+  int kv_head, end;  // of the keys
 
   // [keys][D] of K, and behind it the same of V.
   __device__ BFloat16* keys(int stage) const {
@@ -307,8 +315,10 @@ struct Stages {
     constexpr int kKeys = Shape::kKeys;
     const int head_dim = static_cast<int>(a.head_dim);
     BFloat16* to = keys(stage);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to, k, a.k.token_stride, first, end, head_dim);
-    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, v, a.v.token_stride, first, end, head_dim);
+    const AttentionTile tile = tile_here<Shape::kQueries>(a);
+    const int head = static_cast<int>(computed_here(static_cast<unsigned>(kv_head)));
+    copy_tile<kKeys, kDim, Shape::kThreads>(to, positions_seen(a.k, tile, head), first, end, head_dim);
+    copy_tile<kKeys, kDim, Shape::kThreads>(to + kKeys * kDim, positions_seen(a.v, tile, head), first, end, head_dim);
   }
 };
 
@@ -337,17 +347,16 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
   using Left = std::conditional_t<Shape::kInRegisters, LeftInRegisters<kGroups, kDim>, LeftInShared<kGroups, kDim>>;
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   BFloat16* queries = reinterpret_cast<BFloat16*>(shared);
-  const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
+  const AttentionTile tile = tile_here<kQueries>(a);
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim);
   const int end = min(tile.first + kQueries, tile.length), query0 = tile.first + warp() * kRows;
 
-  const Stages<Shape, kDim> stages{shared, head_rows(a.k, tile.begin, kv_head), head_rows(a.v, tile.begin, kv_head),
-                                   end};
+  const Stages<Shape, kDim> stages{shared, kv_head, end};
   int first = a.first_key(tile.first) / kKeys * kKeys;
-  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.query_begin, head), a.q.token_stride,
-                                             tile.first, tile.length, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, own_positions(a.q, tile.query_begin, head), tile.first, end,
+                                             head_dim);
   stages.start_copies(a, 0, first);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
@@ -407,6 +416,7 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
     }
     add_product(LeftInRegisters<kGroups, kKeys>(score), keys + kKeys * kDim, out);
   }
+  const int query_begin = tile_here<kQueries>(a).query_begin;
   float factors[kGroups][2];
   SAO_UNROLL
   for (int g = 0; g < kGroups; ++g) {
@@ -416,10 +426,10 @@ __global__ void __launch_bounds__(Forward<kDim>::kThreads) attend_tiles(Argument
       const float sum = sum_over<4>(total[g][half]);
       factors[g][half] = 1.0f / sum;
       if (a.log_sum_exp != nullptr && query < end && lane() % 4 == 0)
-        a.log_sum_exp[row_of(a, tile, query, head)] = top[g][half] * a.exponent * kLogOf2 + logf(sum);
+        a.log_sum_exp[row_of(a, query_begin, query, head)] = top[g][half] * a.exponent * kLogOf2 + logf(sum);
     }
   }
-  write_rows(out, factors, a.out + (tile.query_begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end,
+  write_rows(out, factors, a.out + (query_begin * a.heads + head) * head_dim, a.heads * head_dim, query0, end,
              head_dim);
 }
 
@@ -433,22 +443,21 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   BFloat16* queries = reinterpret_cast<BFloat16*>(shared);
   BFloat16* grads = reinterpret_cast<BFloat16*>(shared + Shape::kGrads);  // the output's gradient
-  const AttentionTile tile = part_of_tiles<kQueries>(a.tiles, a.tile_count, blockIdx.x);
+  const AttentionTile tile = tile_here<kQueries>(a);
   if (tile.first >= tile.length) return;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.kv_head_of(head);
   const int head_dim = static_cast<int>(a.head_dim);
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
   const int end = min(tile.first + kQueries, tile.length);
 
-  const Stages<Shape, kDim> stages{shared, head_rows(a.k, tile.begin, kv_head), head_rows(a.v, tile.begin, kv_head),
-                                   end};
+  const Stages<Shape, kDim> stages{shared, kv_head, end};
   int first = a.first_key(tile.first) / kKeys * kKeys;
-  copy_tile<kQueries, kDim, Shape::kThreads>(grads, head_rows(out_grad, tile.begin, head), out_grad.token_stride,
-                                             tile.first, tile.length, head_dim);
-  copy_tile<kQueries, kDim, Shape::kThreads>(queries, head_rows(a.q, tile.begin, head), a.q.token_stride, tile.first,
-                                             tile.length, head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(grads, own_positions(out_grad, tile.query_begin, head), tile.first, end,
+                                             head_dim);
+  copy_tile<kQueries, kDim, Shape::kThreads>(queries, own_positions(a.q, tile.query_begin, head), tile.first, end,
+                                             head_dim);
   float* sums = reinterpret_cast<float*>(shared + Shape::kSums);
-  copy_sums<kQueries>(a, tile, head, tile.first, sums);
+  copy_sums<kQueries>(a, tile.query_begin, head, tile.first, end, sums);
   stages.start_copies(a, 0, first);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
@@ -495,14 +504,16 @@ __global__ void __launch_bounds__(OfQueries<kDim>::kThreads) backward_queries(Ar
   float factors[kGroups][2];
   SAO_UNROLL
   for (int g = 0; g < kGroups; ++g) factors[g][0] = factors[g][1] = a.scale;
-  write_rows(q_grad, factors, a.q_grad + (tile.begin * a.heads + head) * head_dim, a.heads * head_dim,
+  const int query_begin = tile_here<kQueries>(a).query_begin;
+  write_rows(q_grad, factors, a.q_grad + (query_begin * a.heads + head) * head_dim, a.heads * head_dim,
              tile.first + warp() * kRows, end, head_dim);
 }
 
-// One block: one tile of keys and values of one key/value head, against all queries of its group that see them. A pair
-// of warps has the same keys. One computes the weights and sums the values' gradient; the other, with the slopes that
-// it gets from the first, computes the products' gradients and sums the keys'. It does the second half of that one step
-// later: then it never waits for the first, and multiplies while that one computes weights.
+// One block: one tile of keys and values of one key/value head, against all queries of its group that see them: those
+// of their sequence, then those of each that continues it. A pair of warps has the same keys. One computes the weights
+// and sums the values' gradient; the other, with the slopes that it gets from the first, computes the products'
+// gradients and sums the keys'. It does the second half of that one step later: then it never waits for the first, and
+// multiplies while that one computes weights.
 template <int kDim>
 __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Arguments a) {
   using Shape = OfKeys<kDim>;
@@ -512,18 +523,16 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   BFloat16* keys = reinterpret_cast<BFloat16*>(Shape::kInRegisters ? shared : shared + Shape::kKeysAt);
   BFloat16* values = keys + kKeys * kDim;
-  const AttentionTile tile = part_of_tiles<kKeys, true>(a.tiles, a.tile_count, blockIdx.x);
+  const AttentionTile tile = tile_here<kKeys, true>(a);
   if (tile.first >= tile.length) return;
-  const int first = tile.first, end = a.end_of_queries(min(first + kKeys, tile.length) - 1, tile.length);
+  const int first = tile.first;
   const int kv_head = static_cast<int>(blockIdx.y), head_dim = static_cast<int>(a.head_dim);
   const int pair = warp() % Shape::kPairs, key0 = first + pair * kRows;
   const bool of_values = warp() < Shape::kPairs;
   const HeadRows<BFloat16> out_grad = a.out_grad_rows();
 
-  copy_tile<kKeys, kDim, kThreads>(keys, head_rows(a.k, tile.begin, kv_head), a.k.token_stride, first, tile.length,
-                                   head_dim);
-  copy_tile<kKeys, kDim, kThreads>(values, head_rows(a.v, tile.begin, kv_head), a.v.token_stride, first, tile.length,
-                                   head_dim);
+  copy_tile<kKeys, kDim, kThreads>(keys, own_positions(a.k, tile.begin, kv_head), first, tile.length, head_dim);
+  copy_tile<kKeys, kDim, kThreads>(values, own_positions(a.v, tile.begin, kv_head), first, tile.length, head_dim);
   if constexpr (Shape::kInRegisters) {
     wait_for_copies();
     __syncthreads();
@@ -544,42 +553,55 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
     return reinterpret_cast<float4*>(shared + Shape::kSlopes + half * Shape::kSlopeBytes) +
            pair * kGroups * kBlocks * 32 + lane();
   };
-  const auto copy_step = [&](int third, int half, int head, int query0) {
-    copy_tile<kQueries, kDim, kThreads>(queries_at(third), head_rows(a.q, tile.begin, head), a.q.token_stride, query0,
-                                        tile.length, head_dim);
-    copy_tile<kQueries, kDim, kThreads>(grads_at(half), head_rows(out_grad, tile.begin, head), out_grad.token_stride,
-                                        query0, tile.length, head_dim);
-    copy_sums<kQueries>(a, tile, head, query0, sums_at(third));
+
+  // The step whose copies start next: queries first .. of one head and of one of the sequences that see the keys.
+  QueryRange next = a.queries_that_see(tile, kKeys, 0);
+  int head = kv_head * a.group, number = 0;
+  bool more = true;
+  const auto advance = [&] {
+    next.first += kQueries;
+    if (next.first < next.end) return;
+    if (++head == (kv_head + 1) * a.group) {
+      head = kv_head * a.group;
+      ++number;
+    }
+    const AttentionTile here = tile_here<kKeys, true>(a);
+    for (; number <= here.child_count; ++number) {
+      next = a.queries_that_see(here, kKeys, number);
+      if (next.first < next.end) return;
+    }
+    more = false;
+  };
+  const auto copy_step = [&](int third, int half) {
+    copy_tile<kQueries, kDim, kThreads>(queries_at(third), own_positions(a.q, next.begin, head), next.first, next.end,
+                                        head_dim);
+    copy_tile<kQueries, kDim, kThreads>(grads_at(half), own_positions(out_grad, next.begin, head), next.first, next.end,
+                                        head_dim);
+    copy_sums<kQueries>(a, next.begin, head, next.first, next.end, sums_at(third));
   };
   const auto hide = [&](Fragments<kGroups, kQueries>& values_of, int query0) {
     if (!a.sees_all(query0, query0 + kQueries - 1, key0, key0 + kRows - 1))
       values_of.set_outside(0, a.reach - 1, key0, query0, 0.0f);
   };
 
-  const int group = static_cast<int>(a.heads / a.kv_heads);
-  int head = kv_head * group, query0 = first;  // of the step whose copies start next
-  const int steps = group * ((end - first + kQueries - 1) / kQueries);
   Fragments<kGroups, kDim> sums;
   sums.clear();
   Fragments<kGroups, kQueries> weight_grads;
   weight_grads.clear();
-  copy_step(0, 0, head, query0);
-  int this_query0 = first;
-  for (int step = 0, third = 0; step <= steps; ++step) {
+  copy_step(0, 0);
+  int this_query0 = next.first;
+  for (int step = 0, third = 0;; ++step) {
     wait_for_copies();
     __syncthreads();  // this step's copies and the last one's slopes are here; what it replaces has been read
     const int last_query0 = this_query0, half = step % 2, last_third = third == 0 ? 2 : third - 1;
     const int this_third = third;
     third = third == 2 ? 0 : third + 1;
-    this_query0 = query0;
-    query0 += kQueries;
-    if (query0 >= end) {
-      query0 = first;
-      ++head;
-    }
-    if (step + 1 < steps) copy_step(third, 1 - half, head, query0);
+    this_query0 = next.first;
+    const bool is_step = more;  // or only the rest of the last one
+    if (more) advance();
+    if (more) copy_step(third, 1 - half);
     if (of_values) {
-      if (step == steps) break;
+      if (!is_step) break;
       Fragments<kGroups, kQueries> weights;
       multiply_by_transposed<kDim>(left, queries_at(this_third), weights);
       apply_softcap(a, weights);
@@ -619,21 +641,23 @@ __global__ void __launch_bounds__(OfKeys<kDim>::kThreads) backward_keys(Argument
         hide(weight_grads, last_query0);
         add_product(LeftInRegisters<kGroups, kQueries>(weight_grads), queries_at(last_third), sums);
       }
-      if (step == steps) break;
+      if (!is_step) break;
       multiply_by_transposed<kDim>(left, grads_at(half), weight_grads);
     }
   }
   float factors[kGroups][2];
   SAO_UNROLL
   for (int g = 0; g < kGroups; ++g) factors[g][0] = factors[g][1] = of_values ? 1.0f : a.scale;
-  write_rows(sums, factors, (of_values ? a.v_grad : a.k_grad) + (tile.begin * a.kv_heads + kv_head) * head_dim,
-             a.kv_heads * head_dim, key0, tile.length, head_dim);
+  const AttentionTile here = tile_here<kKeys, true>(a);
+  write_rows(sums, factors, (of_values ? a.v_grad : a.k_grad) + (here.begin * a.kv_heads + kv_head) * head_dim,
+             a.kv_heads * head_dim, key0, here.length, head_dim);
 }
 
 Arguments with_exponents(const AttentionArguments<BFloat16>& arguments) {
   Arguments a{};
   static_cast<AttentionArguments<BFloat16>&>(a) = arguments;
   constexpr std::int64_t kFar = std::int64_t{1} << 30;
+  a.group = static_cast<int>(a.heads / a.kv_heads);
   a.reach = static_cast<int>(a.window > 0 ? min(a.window, kFar) : kFar);
   a.exponent = (a.softcap > 0.0f ? a.softcap : a.scale) * kLog2OfE;
   a.cap_exponent = a.softcap > 0.0f ? 2.0f * kLog2OfE * a.scale / a.softcap : 0.0f;

@@ -57,14 +57,16 @@ struct Table {
   at::Tensor (*paged_attention)(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                                 const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& block_tables,
                                 const AttentionOptions& options);
-  /// starts on the CPU. log_sum_exp: null, or set to [heads, T] float32 for packed_attention_backward.
+  /// starts and parents on the CPU; parents may be undefined. log_sum_exp: null, or set to [heads, T] float32 for
+  /// packed_attention_backward.
   at::Tensor (*packed_attention)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp);
+                                 const at::Tensor& starts, const at::Tensor& parents, const AttentionOptions& options,
+                                 at::Tensor* log_sum_exp);
   /// -> q's, k's and v's gradient.
   std::array<at::Tensor, 3> (*packed_attention_backward)(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                                         const at::Tensor& starts, const at::Tensor& out,
-                                                         const at::Tensor& log_sum_exp, const at::Tensor& out_grad,
-                                                         const AttentionOptions& options);
+                                                         const at::Tensor& starts, const at::Tensor& parents,
+                                                         const at::Tensor& out, const at::Tensor& log_sum_exp,
+                                                         const at::Tensor& out_grad, const AttentionOptions& options);
 
   /// A token a draw; draws [n, 2] float64 on the CPU: row of dense logits, which are soft-capped first, and a number in
   /// [0, 1), or with `given` a token id. -> [n, 2] float64 on the device: the id, and its log-prob at temperature 1;

@@ -117,14 +117,25 @@ void paged_decode(const PagedAttention<T>& arguments, void* stream);
 template <class T>
 bool decodes(const PagedAttention<T>& arguments);
 
-/// kTileRows consecutive tokens of a sequence, fewer at its end; a block of a kernel may take a part of them.
+/// kTileRows consecutive tokens of a sequence, fewer at its end; a block of a kernel may take a part of them. A
+/// sequence that continues a parent has the parent's tokens at its first positions, and no tile of its own there.
 struct AttentionTile {
-  std::int32_t begin;   ///< the sequence's first row in the pack
-  std::int32_t length;  ///< the sequence's rows
-  std::int32_t first;   ///< the tile's first row within the sequence; a multiple of kTileRows, but of prefill tiles
-  std::int32_t query_begin;  ///< where the sequence's first row would be among the queries: begin, but of prefill tiles
+  std::int32_t begin;          ///< the row where position 0 of the sequence would be, were its own tokens all there is
+  std::int32_t length;         ///< the sequence's positions, the parent's included
+  std::int32_t first;          ///< the tile's first position
+  std::int32_t query_begin;    ///< as begin, among the queries: the same, but of prefill tiles
+  std::int32_t parent_begin;   ///< the parent's first row
+  std::int32_t parent_length;  ///< the parent's rows; 0: none
+  std::int32_t first_child;    ///< among the children
+  std::int32_t child_count;    ///< sequences that continue this one
 };
 inline constexpr std::int64_t kTileRows = 128;
+
+/// A sequence that continues another one: as its tiles say.
+struct AttentionChild {
+  std::int32_t begin;
+  std::int32_t length;
+};
 
 template <class T>
 struct PackedAttention {
@@ -132,6 +143,7 @@ struct PackedAttention {
   HeadRows<T> q, k, v;
   const AttentionTile* tiles;  ///< tiles of all sequences
   std::int64_t tile_count;
+  const AttentionChild* children;  ///< of all tiles; for the backward pass alone
   float scale, softcap;
   std::int64_t window;
   T* out;              ///< [tokens][heads][head_dim]

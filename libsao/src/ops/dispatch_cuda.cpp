@@ -242,10 +242,9 @@ at::Tensor rotary_append(const at::Tensor& q_in, const at::Tensor& k_in, const a
 template <class Struct>
 at::Tensor structs_on_device_of(const at::Tensor& x, const std::vector<Struct>& structs) {
   constexpr std::int64_t kInts = sizeof(Struct) / sizeof(std::int32_t);
+  if (structs.empty()) return at::empty({0, kInts}, x.options().dtype(at::kInt));
   at::Tensor numbers = at::empty({static_cast<std::int64_t>(structs.size()), kInts}, at::TensorOptions(at::kInt));
-  if (!structs.empty()) {
-    std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), structs.data(), structs.size() * sizeof(Struct));
-  }
+  std::memcpy(numbers.mutable_data_ptr<std::int32_t>(), structs.data(), structs.size() * sizeof(Struct));
   return on_device_of(x, numbers, at::kInt);
 }
 
@@ -278,7 +277,11 @@ PagedStep new_step(const at::Tensor& q, const at::Tensor& starts, const at::Tens
       tiles.push_back({.begin = narrow(step.gathered),
                        .length = narrow(length[s]),
                        .first = narrow(before + first),
-                       .query_begin = narrow(start[s] - before)});
+                       .query_begin = narrow(start[s] - before),
+                       .parent_begin = 0,
+                       .parent_length = 0,
+                       .first_child = 0,
+                       .child_count = 0});
     }
     const std::int32_t* table = tables.const_data_ptr<std::int32_t>() + s * tables.stride(0);
     for (std::int64_t key = 0; key < length[s]; key += kAttentionBlock) {
@@ -379,44 +382,84 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
   return result;
 }
 
-// The tiles of all sequences, on q's device. The last of a sequence sees the most keys and comes first, so that none is
-// left for the end.
-at::Tensor new_tiles(const at::Tensor& q, const std::vector<std::int64_t>& starts) {
+// What packed attention works on, on the device.
+struct PackedTiles {
+  at::Tensor tiles = {}, children = {};
+};
+
+PackedTiles new_tiles(const at::Tensor& q, const std::vector<std::int64_t>& starts,
+                      const std::vector<std::int64_t>& parents) {
+  const auto narrow = [](std::int64_t n) { return static_cast<std::int32_t>(n); };
+  const std::size_t sequences = parents.size();
+  std::vector<AttentionTile> whole(sequences);  // of each sequence, with its first own position
+  for (std::size_t s = 0; s < sequences; ++s) {
+    AttentionTile& tile = whole[s];
+    if (parents[s] >= 0) {
+      AttentionTile& parent = whole[static_cast<std::size_t>(parents[s])];
+      tile.parent_begin = parent.begin;
+      tile.parent_length = parent.length;
+      ++parent.child_count;
+    }
+    tile.begin = tile.query_begin = narrow(starts[s]) - tile.parent_length;
+    tile.length = tile.parent_length + narrow(starts[s + 1] - starts[s]);
+    tile.first = tile.parent_length;
+  }
+  std::int32_t count = 0;
+  for (AttentionTile& tile : whole) {
+    tile.first_child = count;
+    count += tile.child_count;
+  }
+  std::vector<AttentionChild> children(static_cast<std::size_t>(count));
+  std::vector<std::int32_t> listed(sequences);
+  for (std::size_t s = 0; s < sequences; ++s) {
+    if (parents[s] < 0) continue;
+    const auto parent = static_cast<std::size_t>(parents[s]);
+    children[static_cast<std::size_t>(whole[parent].first_child + listed[parent]++)] = {whole[s].begin,
+                                                                                        whole[s].length};
+  }
+  // The last tile of a sequence sees the most keys and comes first, so that none is left for the end. Parents come
+  // after the others: they see fewer keys, and most queries see theirs.
   std::vector<AttentionTile> tiles;
-  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
-    const std::int64_t length = starts[s + 1] - starts[s];
-    for (std::int64_t first = (length - 1) / kTileRows * kTileRows; first >= 0 && length > 0; first -= kTileRows) {
-      const auto begin = static_cast<std::int32_t>(starts[s]);
-      tiles.push_back({begin, static_cast<std::int32_t>(length), static_cast<std::int32_t>(first), begin});
+  for (const bool of_parents : {false, true}) {
+    for (const AttentionTile& of : whole) {
+      if ((of.child_count > 0) != of_parents || of.first == of.length) continue;
+      constexpr auto kRows = static_cast<std::int32_t>(kTileRows);
+      for (std::int32_t first = (of.length - of.first - 1) / kRows * kRows; first >= 0; first -= kRows) {
+        tiles.push_back(of);
+        tiles.back().first += first;
+      }
     }
   }
-  return structs_on_device_of(q, tiles);
+  return {structs_on_device_of(q, tiles), structs_on_device_of(q, children)};
 }
 
 // They are the same in all layers of a model: a thread keeps its last ones, for the stream on which they were copied.
-at::Tensor tiles_of(const at::Tensor& q, const at::Tensor& starts, void* stream) {
+PackedTiles tiles_of(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& parents, void* stream) {
   struct Kept {
-    std::vector<std::int64_t> starts;
+    std::vector<std::int64_t> starts, parents;
     void* stream = nullptr;
-    at::Tensor tiles;
+    PackedTiles tiles;
   };
   static thread_local Kept kept;
   const std::int64_t* start = starts.const_data_ptr<std::int64_t>();
-  const std::int64_t* end = start + starts.size(0);
-  if (!kept.tiles.defined() || kept.stream != stream || kept.tiles.device() != q.device() ||
-      !std::equal(start, end, kept.starts.begin(), kept.starts.end())) {
+  std::vector<std::int64_t> begins(start, start + starts.size(0)), parent_of(begins.size() - 1, -1);
+  if (parents.defined()) {
+    TORCH_INTERNAL_ASSERT(parents.size(0) == starts.size(0) - 1);
+    std::copy_n(parents.const_data_ptr<std::int64_t>(), parent_of.size(), parent_of.begin());
+  }
+  if (!kept.tiles.tiles.defined() || kept.stream != stream || kept.tiles.tiles.device() != q.device() ||
+      kept.starts != begins || kept.parents != parent_of) {
     kept = {};
-    std::vector<std::int64_t> numbers(start, end);
-    at::Tensor tiles = new_tiles(q, numbers);
-    kept = {std::move(numbers), stream, std::move(tiles)};
+    PackedTiles tiles = new_tiles(q, begins, parent_of);
+    kept = {std::move(begins), std::move(parent_of), stream, std::move(tiles)};
   }
   return kept.tiles;
 }
 
 template <class T>
 PackedAttention<T> packed_arguments(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const at::Tensor& tiles, const at::Tensor& result, const AttentionOptions& options,
-                                    float* log_sum_exp) {
+                                    const PackedTiles& packed, const at::Tensor& result,
+                                    const AttentionOptions& options, float* log_sum_exp) {
   PackedAttention<T> a{};
   a.tokens = q.size(0);
   a.heads = q.size(1);
@@ -425,8 +468,9 @@ PackedAttention<T> packed_arguments(const at::Tensor& q, const at::Tensor& k, co
   a.q = head_rows<T>(q);
   a.k = head_rows<T>(k);
   a.v = head_rows<T>(v);
-  a.tiles = static_cast<const AttentionTile*>(tiles.const_data_ptr());
-  a.tile_count = tiles.size(0);
+  a.tiles = static_cast<const AttentionTile*>(packed.tiles.const_data_ptr());
+  a.tile_count = packed.tiles.size(0);
+  a.children = static_cast<const AttentionChild*>(packed.children.const_data_ptr());
   a.scale = static_cast<float>(options.scale);
   a.softcap = static_cast<float>(options.softcap);
   a.window = options.window;
@@ -436,14 +480,15 @@ PackedAttention<T> packed_arguments(const at::Tensor& q, const at::Tensor& k, co
 }
 
 at::Tensor packed_attention(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
-                            const at::Tensor& starts, const AttentionOptions& options, at::Tensor* log_sum_exp) {
+                            const at::Tensor& starts, const at::Tensor& parents, const AttentionOptions& options,
+                            at::Tensor* log_sum_exp) {
   check_alike(q_in, {k_in, v_in});
   TORCH_INTERNAL_ASSERT(q_in.size(2) <= kWidestHead);
   const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in);
   at::Tensor result = at::empty({q.size(0), q.size(1) * q.size(2)}, q.options());
   if (log_sum_exp != nullptr) *log_sum_exp = floats_like(q, {q.size(1), q.size(0)});
   on_stream(q, [&](void* stream) {
-    const at::Tensor tiles = tiles_of(q, starts, stream);
+    const PackedTiles tiles = tiles_of(q, starts, parents, stream);
     with_type(q, [&](auto t) {
       using T = decltype(t);
       float* sums = log_sum_exp == nullptr ? nullptr : out<float>(*log_sum_exp);
@@ -455,15 +500,16 @@ at::Tensor packed_attention(const at::Tensor& q_in, const at::Tensor& k_in, cons
 
 std::array<at::Tensor, 3> packed_attention_backward(const at::Tensor& q_in, const at::Tensor& k_in,
                                                     const at::Tensor& v_in, const at::Tensor& starts,
-                                                    const at::Tensor& result, const at::Tensor& log_sum_exp,
-                                                    const at::Tensor& out_grad, const AttentionOptions& options) {
+                                                    const at::Tensor& parents, const at::Tensor& result,
+                                                    const at::Tensor& log_sum_exp, const at::Tensor& out_grad,
+                                                    const AttentionOptions& options) {
   check_alike(q_in, {k_in, v_in, result, out_grad});
   const at::Tensor q = last_dense(q_in), k = last_dense(k_in), v = last_dense(v_in);
   const at::Tensor forward = result.contiguous(), grad = out_grad.contiguous();
   at::Tensor q_grad = at::empty(q.sizes(), q.options()), k_grad = at::empty(k.sizes(), k.options());
   at::Tensor v_grad = at::empty(v.sizes(), v.options()), delta = floats_like(q, {q.size(1), q.size(0)});
   on_stream(q, [&](void* stream) {
-    const at::Tensor tiles = tiles_of(q, starts, stream);
+    const PackedTiles tiles = tiles_of(q, starts, parents, stream);
     with_type(q, [&](auto t) {
       using T = decltype(t);
       float* sums = static_cast<float*>(log_sum_exp.data_ptr());
