@@ -308,6 +308,26 @@ TEST_P(Emulated, PagedAttention) {
   }
 }
 
+// A step's indices are kept between layers: by what they hold, not by whose tensor they are in.
+TEST_P(Emulated, PagedAttentionAfterItsIndicesChanged) {
+  const at::Tensor q = random({3, 2, 16}), keys = random({4, 1, 16, kCacheBlock}),
+                   values = random({4, 1, kCacheBlock, 16});
+  const at::Tensor starts = at::tensor({std::int64_t{0}, std::int64_t{3}}), lengths = at::tensor({std::int64_t{20}}),
+                   tables = at::tensor({0, 1}, at::kInt).view({1, 2});
+  const auto check = [&] {
+    const at::Tensor out = table().paged_attention(q, keys, values, starts, lengths, tables, {.scale = 0.25});
+    EXPECT_TRUE(close(out,
+                      reference::paged_attention(q.to(at::kDouble), keys.to(at::kDouble), values.to(at::kDouble),
+                                                 starts, lengths, tables, {.scale = 0.25}),
+                      tolerance(), tolerance()));
+  };
+  check();
+  tables.mutable_data_ptr<std::int32_t>()[1] = 3;
+  check();
+  lengths.mutable_data_ptr<std::int64_t>()[0] = 31;
+  check();
+}
+
 // One new token a sequence, over one and several parts of keys.
 TEST_P(Emulated, PagedDecode) {
   struct Form {

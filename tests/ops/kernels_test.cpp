@@ -53,8 +53,9 @@ TEST(Kernels, GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
 at::Tensor through_int8(const at::Tensor& w) {
   std::vector<at::Tensor> groups;
   for (const at::Tensor& group : w.split(kInt8Group, 1)) {
-    const at::Tensor largest = group.abs().amax(1, true), scale = (largest / 127.0f).to(at::kDouble);
-    groups.push_back(at::round(group * (127.0f / largest)).nan_to_num(0.0).to(at::kDouble) * scale);
+    const at::Tensor given = group.abs().amax(1, true), largest = given.masked_fill(given < 1e-30, 0.0);
+    const at::Tensor scale = (largest / 127.0f).to(at::kDouble);
+    groups.push_back(at::round(group * (127.0f / largest)).nan_to_num(0.0, 0.0, 0.0).to(at::kDouble) * scale);
   }
   return at::cat(groups, 1);
 }
@@ -66,7 +67,8 @@ TEST(Kernels, Int8GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
          std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}}) {
       const at::Tensor x = at::randn({m, k});
       at::Tensor w = at::randn({n, k});
-      w[0].zero_();  // a group without a largest
+      w[0].zero_();                  // a group without a largest
+      if (n > 1) w[1].fill_(1e-38);  // one whose inverse overflows
       const std::int64_t panels = (n + kernel->panel - 1) / kernel->panel, groups = (k + kInt8Group - 1) / kInt8Group;
       at::Tensor packed = at::empty({panels * k * kernel->panel}, at::kChar),
                  scales = at::empty({panels * groups * kernel->panel});

@@ -301,7 +301,7 @@ TEST(Linear, Int8WeightsAreNearAndSmall) {
   const double found = (all - exact).square().mean().sqrt().item<double>();
   EXPECT_LT(found, expected);
   EXPECT_GT(found, 0.3 * expected) << "not computed in 8 bits?";
-  for (const std::int64_t rows : {1, 7, 13}) {
+  for (const std::int64_t rows : {0, 1, 7, 13}) {
     EXPECT_TRUE(testing::identical(packed.multiply(x.narrow(0, 11, rows)), all.narrow(0, 11, rows)));
   }
 }

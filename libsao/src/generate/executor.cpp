@@ -34,7 +34,7 @@ at::Tensor ModelExecutor::run(const Plan& plan, KvCache& cache) {
 Logits ModelExecutor::logits(const at::Tensor& hidden) {
   const at::NoGradGuard no_grad;
   // A GPU's kernel caps them as it reads them: no float32 copy of the whole is written and read.
-  if (ops::CudaGraph::serves(hidden, model_.config().head_dim)) {
+  if (!hidden.device().is_cpu()) {
     return {.values = at::linear(hidden, model_.output_weight()), .softcap = model_.config().final_logit_softcapping};
   }
   return {.values = model_.logits(hidden)};

@@ -248,11 +248,8 @@ at::Tensor structs_on_device_of(const at::Tensor& x, const std::vector<Struct>& 
   return on_device_of(x, numbers, at::kInt);
 }
 
-// What a step of the paged cache is made of, on the device. It is the same in all layers of a model: a thread keeps its
-// last one.
+// What a step of the paged cache is made of, on the device.
 struct PagedStep {
-  at::Tensor given_starts = {};  // held, so that no other tensor has its place
-  void* stream = nullptr;
   at::Tensor starts = {}, lengths = {}, tables = {};
   // Of the sequences with several new tokens: what packed attention takes, over keys that are gathered first.
   at::Tensor tiles = {}, pages = {};
@@ -260,8 +257,7 @@ struct PagedStep {
 };
 
 PagedStep new_step(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& tables) {
-  PagedStep step{.given_starts = starts,
-                 .starts = on_device_of(q, starts, at::kLong),
+  PagedStep step{.starts = on_device_of(q, starts, at::kLong),
                  .lengths = on_device_of(q, lengths, at::kLong),
                  .tables = on_device_of(q, tables, at::kInt)};
   if (!starts.device().is_cpu()) return step;
@@ -296,16 +292,24 @@ PagedStep new_step(const at::Tensor& q, const at::Tensor& starts, const at::Tens
   return step;
 }
 
-const PagedStep& step_of(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& lengths,
-                         const at::Tensor& tables, void* stream) {
-  static thread_local PagedStep kept;
-  if (!kept.given_starts.defined() || !kept.given_starts.is_same(starts) || kept.stream != stream ||
-      kept.starts.device() != q.device()) {
+// It is the same in all layers of a model: a thread keeps its last one, for the stream on which it was copied, with
+// what it was made of.
+PagedStep step_of(const at::Tensor& q, const at::Tensor& starts, const at::Tensor& lengths, const at::Tensor& tables,
+                  void* stream) {
+  if (!starts.device().is_cpu()) return new_step(q, starts, lengths, tables);
+  struct Kept {
+    at::Tensor starts, lengths, tables;  // copies: the caller may write to its own
+    void* stream = nullptr;
+    PagedStep step;
+  };
+  static thread_local Kept kept;
+  if (!kept.starts.defined() || kept.stream != stream || kept.step.starts.device() != q.device() ||
+      !at::equal(kept.starts, starts) || !at::equal(kept.lengths, lengths) || !at::equal(kept.tables, tables)) {
     kept = {};
-    kept = new_step(q, starts, lengths, tables);
-    kept.stream = stream;
+    PagedStep step = new_step(q, starts, lengths, tables);
+    kept = {starts.clone(), lengths.clone(), tables.clone(), stream, std::move(step)};
   }
-  return kept;
+  return kept.step;
 }
 
 // Several new tokens of a sequence, on tensor cores.

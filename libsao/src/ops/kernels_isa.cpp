@@ -340,8 +340,8 @@ void pack_int8(std::int64_t n, std::int64_t k, const float* weight, std::int8_t*
           const float size = row[j] < 0.0f ? -row[j] : row[j];
           largest = size > largest ? size : largest;
         }
-        scales[c] = largest / 127.0f;
-        const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+        const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;  // of less it would overflow: as good as zero
+        scales[c] = largest > 1e-30f ? largest / 127.0f : 0.0f;
         for (std::int64_t j = start; j < end; ++j) {
           const float level = first + c < n ? rounded_to_integer(row[j] * inverse) : 0.0f;
           packed[j * kPanel + c] = static_cast<std::int8_t>(level);
@@ -401,6 +401,7 @@ void gemm_int8(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, s
                const std::int8_t* packed, const float* scales, std::int64_t first_panel, std::int64_t last_panel,
                float* y, std::int64_t y_stride) {
   static_assert(kDepth % kInt8Group == 0);
+  if (m == 0) return;
   const std::int64_t groups = (k + kInt8Group - 1) / kInt8Group;
   for (std::int64_t depth_start = 0; depth_start < k; depth_start += kDepth) {
     const std::int64_t depth = k - depth_start < kDepth ? k - depth_start : kDepth;

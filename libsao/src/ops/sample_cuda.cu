@@ -15,17 +15,22 @@ constexpr int kDrawPack = 4;
 constexpr int kBuckets = 2048;
 constexpr double kMassUnit = 1099511627776.0;  // 2^40: masses are whole multiples of 2^-40 of the largest weight
 
-// Sum over the block in a fixed order, the same in all threads.
-__device__ double draw_block_sum(double x, double* scratch) {
+// All threads' numbers joined two by two in a fixed order; the result is the same in all threads.
+template <class Join>
+__device__ double over_block(double x, double* scratch, const Join& join) {
   scratch[threadIdx.x] = x;
   __syncthreads();
   for (int half = kDrawThreads / 2; half > 0; half /= 2) {
-    if (static_cast<int>(threadIdx.x) < half) scratch[threadIdx.x] += scratch[threadIdx.x + half];
+    if (static_cast<int>(threadIdx.x) < half)
+      scratch[threadIdx.x] = join(scratch[threadIdx.x], scratch[threadIdx.x + half]);
     __syncthreads();
   }
-  const double sum = scratch[0];
+  const double result = scratch[0];
   __syncthreads();
-  return sum;
+  return result;
+}
+__device__ double draw_block_sum(double x, double* scratch) {
+  return over_block(x, scratch, [](double p, double q) { return p + q; });
 }
 
 __device__ double from_lane_xor(double x, int offset) {
@@ -60,7 +65,7 @@ __device__ std::uint32_t ordered_bits(float x) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// cap * tanh(x / cap); of numbers of 8 bits by the fast functions, whose error is far below theirs.
+// cap * tanh(x / cap); of bfloat16 by the fast functions, whose error is far below its 8 bits.
 template <class T>
 __device__ float capped_logit(T x, float cap) {
   const float z = to_float(x);
@@ -182,14 +187,8 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
       }
     });
   }
-  scratch[thread] = fine ? static_cast<double>(row.largest) : static_cast<double>(kInfinity);
-  __syncthreads();
-  for (int half = kDrawThreads / 2; half > 0; half /= 2) {
-    if (thread < half && scratch[thread + half] > scratch[thread]) scratch[thread] = scratch[thread + half];
-    __syncthreads();
-  }
-  const float largest = static_cast<float>(scratch[0]);
-  __syncthreads();
+  const float largest = static_cast<float>(
+      over_block(fine ? row.largest : kInfinity, scratch, [](double p, double q) { return p > q ? p : q; }));
   if (!(largest < kInfinity && largest > -kInfinity)) {
     if (thread == 0) {
       out[0] = 0.0;
@@ -197,14 +196,8 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
     }
     return;
   }
-  scratch[thread] = row.largest == largest ? best : width;
-  __syncthreads();
-  for (int half = kDrawThreads / 2; half > 0; half /= 2) {
-    if (thread < half && scratch[thread + half] < scratch[thread]) scratch[thread] = scratch[thread + half];
-    __syncthreads();
-  }
-  best = static_cast<int>(scratch[0]);
-  __syncthreads();
+  best = static_cast<int>(
+      over_block(row.largest == largest ? best : width, scratch, [](double p, double q) { return p < q ? p : q; }));
   row.largest = row.logit(best);
 
   double log_sum = 0.0;
@@ -271,7 +264,7 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
     });
   };
   double ignored;
-  if (counts) {  // tile_sums hold counts, then those of the tiles before
+  if (counts) {  // of each tile, then of those before it
     for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
       const double all = warp_sum(equals_of(tile), &ignored);
       if (lane() == 0) tile_equals[tile] = all;

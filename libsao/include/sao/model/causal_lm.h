@@ -106,9 +106,9 @@ class CausalLM {
   CausalLM base() const;
 
   /// A handle on the same weights (and adapters) whose inference computes with 8-bit copies of the matrices:
-  /// ops::WeightFormat::kInt8; embeddings and norms stay as they are. It follows changes of the weights. Logits differ
-  /// from this model's by what rounding does (docs/performance.md). Throws InputError for a model that is not float32
-  /// on the CPU.
+  /// ops::WeightFormat::kInt8; embeddings and norms stay as they are. It follows changes of the weights; the copies are
+  /// freed with it. Logits differ from this model's by what rounding does (docs/performance.md). Throws InputError for
+  /// a model that is not float32 on the CPU.
   CausalLM with_int8_inference() const;
 
   /// A model of its own with the adapters added to the weights, in float32 (float64), then rounded to `dtype` (default

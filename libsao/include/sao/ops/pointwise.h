@@ -45,8 +45,8 @@ void softcap_(at::Tensor& x, double cap);
 /// sum += x, of another floating dtype and the same shape; not differentiable.
 void add_widened_(at::Tensor& sum, const at::Tensor& x);
 
-/// cap * tanh(x / cap) as a new tensor in float32, of float64 in float64; cap 0: the conversion alone. Not
-/// differentiable.
+/// cap * tanh(x / cap) in float32, of float64 in float64; cap 0: the conversion alone, x itself where there is none.
+/// Not differentiable.
 at::Tensor softcapped(const at::Tensor& x, double cap);
 
 }  // namespace sao::ops
