@@ -74,6 +74,11 @@ endif()
 set(SaoTorch_DIR_FOUND "${_sao_torch_dir}")
 
 find_package(Threads REQUIRED)
+# at::parallel_for is a template: without OpenMP in the code that uses it, it calls its function in one thread. The thread
+# sanitizer does not know OpenMP's barriers.
+if(NOT SAO_SANITIZE MATCHES "thread")
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+endif()
 get_filename_component(_sao_torch_lib "${SaoTorch_torch_cpu_LIBRARY}" DIRECTORY)
 file(GLOB _sao_nvidia_libs "${_sao_torch_dir}/../nvidia/*/lib")
 
@@ -86,6 +91,9 @@ set_target_properties(
              INTERFACE_LINK_OPTIONS "LINKER:--allow-shlib-undefined;LINKER:--as-needed;LINKER:-rpath,${_sao_torch_lib}"
              INTERFACE_LINK_LIBRARIES
              "${SaoTorch_torch_cpu_LIBRARY};${SaoTorch_c10_LIBRARY};Threads::Threads")
+# The flag alone: LibTorch has its own copy of the library, which goes first.
+target_compile_options(sao::torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
+target_link_options(sao::torch INTERFACE $<$<LINK_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
 
 set(SaoTorch_CUDA OFF)
 if(SaoTorch_torch_cuda_LIBRARY AND NOT "${SAO_CUDA}" STREQUAL "OFF")

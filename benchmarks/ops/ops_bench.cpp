@@ -52,8 +52,12 @@ void log_probs_forward(benchmark::State& state) {
   }
 }
 
-BENCHMARK(packed_linear)->Args({1, 2560, 640})->Args({32, 2560, 640})->Args({32, 640, 2560})->Args({1024, 2560, 640});
-BENCHMARK(libtorch_linear)->Args({1, 2560, 640})->Args({32, 2560, 640})->Args({32, 640, 2560})->Args({1024, 2560, 640});
+void linear_shapes(benchmark::internal::Benchmark* of) {
+  for (const std::int64_t rows : {1, 32, 512, 2048}) of->Args({rows, 5120, 640})->Args({rows, 640, 2560});
+  of->Args({32, 32000, 640})->UseRealTime();
+}
+BENCHMARK(packed_linear)->Apply(linear_shapes);
+BENCHMARK(libtorch_linear)->Apply(linear_shapes);
 BENCHMARK(packed_attention)->Args({4096, 64})->Args({4096, 1024});
 BENCHMARK(log_probs_forward)->Args({512, 32000});
 

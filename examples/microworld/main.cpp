@@ -8,6 +8,7 @@
 #include "experiment.h"
 #include "pretrain.h"
 #include "sao/base/error.h"
+#include "sao/base/memory.h"
 
 namespace {
 
@@ -29,6 +30,7 @@ void print(sao::LogLevel, std::string_view message) {
 }  // namespace
 
 int main(int argc, char** argv) try {
+  sao::keep_freed_memory();
   CLI::App app{"The bundled model of libsao: its pretraining, the demo, and the controls"};
   app.require_subcommand(1);
 

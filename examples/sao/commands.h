@@ -20,6 +20,7 @@ Run arena_command(CLI::App& app);
 Run mt_bench_command(CLI::App& app);
 Run eval_command(CLI::App& app);
 Run run_command(CLI::App& app);
+Run plan_command(CLI::App& app);
 Run report_command(CLI::App& app);
 
 }  // namespace sao::cli

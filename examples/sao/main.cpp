@@ -3,6 +3,7 @@
 //   sao generate --model gemma-2-2b-it --temperature 0.6 prompts.jsonl > responses.jsonl
 #include <c10/util/Exception.h>
 #include <sao/base/error.h>
+#include <sao/base/memory.h>
 #include <sao/base/version.h>
 
 #include <CLI/CLI.hpp>
@@ -38,7 +39,7 @@ struct Command {
   sao::cli::Run (*make)(CLI::App&);
 };
 
-constexpr std::array<Command, 12> kCommands = {
+constexpr std::array<Command, 13> kCommands = {
     {{"tokenize", "text or conversations to token ids, or back", sao::cli::tokenize_command},
      {"score", "log-probabilities of given responses", sao::cli::score_command},
      {"generate", "sample responses", sao::cli::generate_command},
@@ -50,6 +51,7 @@ constexpr std::array<Command, 12> kCommands = {
      {"mtbench", "MT-Bench's scores from judgments", sao::cli::mt_bench_command},
      {"eval", "accuracy on choices or written answers, perplexity of texts", sao::cli::eval_command},
      {"run", "rounds of self-alignment in a run folder", sao::cli::run_command},
+     {"plan", "the memory that a run will need, before it is started", sao::cli::plan_command},
      {"report", "a run as a page for people", sao::cli::report_command}}};
 
 /// Throws UsageError for a command that does not exist.
@@ -79,6 +81,7 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) try {
+  sao::keep_freed_memory();
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is an error to report, like a full disk
   CLI::App app("Self-Alignment Optimization: a chat model writes prompts, answers them, judges the answers and learns.",
                "sao");

@@ -8,6 +8,7 @@
 #include "arguments.h"
 #include "commands.h"
 #include "model_options.h"
+#include "run_options.h"
 
 namespace sao::cli {
 namespace {
@@ -17,12 +18,7 @@ struct RunCommand {
     arguments.add("output", output, "the run's folder", "o");
     arguments.add("resume", resume, "continue the run in the folder");
     arguments.add("threads", threads, "processor threads; 0 = as many as there are cores");
-    arguments.add_fields(settings, [this](const std::string& path) {
-      std::string flag;
-      visit_settings([&](const std::string& settable, auto&, const char*) { flag = settable == path ? path : flag; },
-                     settings);
-      return with_dashes(flag.empty() && path.find(".loss.") != std::string::npos ? path : flag);
-    });
+    add_run_settings(arguments, settings);
   }
 
   void run() {

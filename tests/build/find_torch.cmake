@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # FindSaoTorch.cmake and ./dev on trees that only look like LibTorch.
-# usage: cmake -D SOURCE_DIR=... -D WORK_DIR=... -D CC=... -P find_torch.cmake
+# usage: cmake -D SOURCE_DIR=... -D WORK_DIR=... -D CXX=... -P find_torch.cmake
 file(REMOVE_RECURSE ${WORK_DIR})
 
 # torch(NAME VERSION ABI): WORK_DIR/NAME/torch
@@ -21,7 +21,7 @@ torch(bare 2.9.0 1)
 file(REMOVE_RECURSE ${WORK_DIR}/bare/torch/include)
 
 file(WRITE ${WORK_DIR}/project/CMakeLists.txt "cmake_minimum_required(VERSION 3.23)
-project(finds LANGUAGES C)
+project(finds LANGUAGES CXX)
 list(APPEND CMAKE_MODULE_PATH ${SOURCE_DIR}/cmake)
 find_package(SaoTorch 2.7 REQUIRED)
 message(STATUS \"found \${SaoTorch_VERSION} \${SaoTorch_INCLUDE_DIR} \${SaoTorch_torch_cpu_LIBRARY}\")\n")
@@ -29,7 +29,7 @@ message(STATUS \"found \${SaoTorch_VERSION} \${SaoTorch_INCLUDE_DIR} \${SaoTorch
 # One build folder throughout, as a user has it. `expected` is a regular expression of what is said.
 function(configure name good expected)
   execute_process(COMMAND ${CMAKE_COMMAND} -G Ninja -S ${WORK_DIR}/project -B ${WORK_DIR}/build -D SAO_TORCH_DIR=${WORK_DIR}/${name}/torch
-                          -D CMAKE_C_COMPILER=${CC} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+                          -D CMAKE_CXX_COMPILER=${CXX} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
   string(REGEX REPLACE "[ \n]+" " " output "${output}")  # CMake breaks its lines
   if((good AND NOT status EQUAL 0) OR (NOT good AND status EQUAL 0) OR NOT output MATCHES "${expected}")
     message(FATAL_ERROR "${name}: status ${status}, expected ${expected} in\n${output}")

@@ -26,22 +26,23 @@ std::vector<const Kernels*> runnable() {
 TEST(Kernels, GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
   at::manual_seed(1);
   for (const Kernels* kernel : runnable()) {
-    for (const auto& [m, n, k] :
-         std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}}) {
+    for (const auto& [m, n, k] : std::vector<std::array<std::int64_t, 3>>{
+             {1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}, {500, 70, 300}}) {
       const at::Tensor x = at::randn({m, k}), w = at::randn({n, k});
       const std::int64_t panels = (n + kernel->panel - 1) / kernel->panel;
       at::Tensor packed = at::empty({panels * k * kernel->panel});
       kernel->pack(n, k, w.const_data_ptr<float>(), packed.mutable_data_ptr<float>());
       at::Tensor y = at::full({m, n}, 7.0f);
+      std::vector<float> scratch(static_cast<std::size_t>(kernel->gemm_scratch(m)));
       kernel->gemm(m, n, k, x.const_data_ptr<float>(), k, packed.const_data_ptr<float>(), 0, panels,
-                   y.mutable_data_ptr<float>(), n);
+                   y.mutable_data_ptr<float>(), n, scratch.data());
       EXPECT_TRUE(testing::close(y, at::linear(x.to(at::kDouble), w.to(at::kDouble)), 2e-6 * std::sqrt(k) + 1e-6, 1e-5))
           << kernel->name;
       at::Tensor alone = at::empty({m, n});
       for (std::int64_t row = 0; row < m; ++row) {
         for (std::int64_t p = 0; p < panels; ++p) {
           kernel->gemm(1, n, k, x[row].const_data_ptr<float>(), k, packed.const_data_ptr<float>(), p, p + 1,
-                       alone[row].mutable_data_ptr<float>(), n);
+                       alone[row].mutable_data_ptr<float>(), n, scratch.data());
         }
       }
       EXPECT_TRUE(testing::identical(alone, y)) << kernel->name << ": a row's bits depend on the other rows";
@@ -63,8 +64,8 @@ at::Tensor through_int8(const at::Tensor& w) {
 TEST(Kernels, Int8GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
   at::manual_seed(3);
   for (const Kernels* kernel : runnable()) {
-    for (const auto& [m, n, k] :
-         std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}}) {
+    for (const auto& [m, n, k] : std::vector<std::array<std::int64_t, 3>>{
+             {1, 1, 1}, {5, 33, 7}, {13, 64, 128}, {29, 100, 1100}, {500, 70, 300}}) {
       const at::Tensor x = at::randn({m, k});
       at::Tensor w = at::randn({n, k});
       w[0].zero_();                  // a group without a largest
@@ -74,9 +75,10 @@ TEST(Kernels, Int8GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
                  scales = at::empty({panels * groups * kernel->panel});
       kernel->pack_int8(n, k, w.const_data_ptr<float>(), packed.mutable_data_ptr<std::int8_t>(),
                         scales.mutable_data_ptr<float>());
+      std::vector<float> scratch(static_cast<std::size_t>(kernel->gemm_scratch(m)));
       const auto multiply = [&](const at::Tensor& rows, std::int64_t first, std::int64_t last, at::Tensor& y) {
         kernel->gemm_int8(rows.size(0), n, k, rows.const_data_ptr<float>(), k, packed.const_data_ptr<std::int8_t>(),
-                          scales.const_data_ptr<float>(), first, last, y.mutable_data_ptr<float>(), n);
+                          scales.const_data_ptr<float>(), first, last, y.mutable_data_ptr<float>(), n, scratch.data());
       };
       at::Tensor y = at::full({m, n}, 7.0f);
       multiply(x, 0, panels, y);

@@ -13,13 +13,13 @@
 namespace sao::testing {
 
 struct ParityResult {
-  std::string area;           ///< "model", "tokenizer", "chat template", "loss", "evaluation", ...
-  std::string subject;        ///< fixture or family: "gemma2-tiny"
-  std::string what;           ///< "logits, float32", "ids of texts", "loss, relative"
-  std::int64_t compared = 0;  ///< numbers, texts or cases
-  double worst = 0.0;         ///< largest difference; for exact things the number that differ
-  double tolerance = 0.0;     ///< of the test; 0 = must be equal
-  std::string worst_case;     ///< where the largest difference is
+  std::string area;             ///< "model", "tokenizer", "chat template", "loss", "evaluation", ...
+  std::string subject;          ///< fixture or family: "gemma2-tiny"
+  std::string what;             ///< "logits, float32", "ids of texts", "loss, relative"
+  std::int64_t compared = 0;    ///< numbers, texts or cases
+  double worst = 0.0;           ///< largest difference; for exact things the number that differ
+  double tolerance = 0.0;       ///< of the test; 0 = must be equal
+  std::string worst_case = {};  ///< where the largest difference is
 };
 
 /// One line, fields separated by tabs; one write, so that programs that run in parallel may share the file.

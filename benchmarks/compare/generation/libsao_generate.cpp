@@ -85,6 +85,7 @@ void print_gpu_limits() {
 }  // namespace
 
 int main(int argc, char** argv) try {
+  sao::keep_freed_memory();
   if (argc != 7 && argc != 8) {
     throw sao::InputError("usage: libsao_generate FOLDER MODEL WORKLOAD THREADS DTYPE DEVICE [profile]");
   }

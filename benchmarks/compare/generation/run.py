@@ -14,6 +14,7 @@ GPU the first two.
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}  # OpenMP's default for all
 SYSTEMS = {
     "libsao": (["libsao_generate"], "float32"),
     "transformers": ([sys.executable, HERE / "peer_transformers.py"], "float32"),
@@ -33,7 +35,7 @@ SYSTEMS = {
 
 
 def call(command: list) -> dict:
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=ENVIRONMENT)
     if result.returncode != 0 or not result.stdout.strip():
         sys.exit(f"{' '.join(str(part) for part in command)} failed ({result.returncode}):\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.strip().splitlines()[-1])

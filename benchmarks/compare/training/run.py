@@ -11,6 +11,7 @@ The Python that runs this must import torch, transformers, trl and datasets.
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -18,10 +19,11 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}  # OpenMP's default for all
 
 
 def call(command: list) -> dict:
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=ENVIRONMENT)
     if result.returncode != 0:
         sys.exit(f"{' '.join(str(part) for part in command)} failed:\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.strip().splitlines()[-1])

@@ -199,8 +199,7 @@ struct Engine::Impl {
     return tree;
   }
 
-  // Rows of logits that exist at one time: 256 MB at most, and 64.
-  std::int64_t most_rows() const { return std::clamp<std::int64_t>((1 << 26) / model.config().vocab_size, 64, 4096); }
+  std::int64_t most_rows() const { return detail::most_logit_rows(model.config().vocab_size); }
 
   // Runs a plan; `use(logits, begin)` gets the logits of its rows begin, begin + 1, ..., some at a time.
   template <class Use>

@@ -53,6 +53,16 @@ std::vector<std::int64_t> node_needs(std::span<const ScheduledRequest> requests,
   return needs;
 }
 
+// Blocks above which no more would run at one time; `all` is what every request needs together.
+std::int64_t useful_blocks(std::int64_t least, std::int64_t all, bool samples, const SchedulerOptions& options) {
+  // What is only read goes as soon as it is computed; some room lets a step begin several prompts that share a part.
+  constexpr std::int64_t kReadAtOnce = 4;
+  const std::int64_t at_once = samples ? options.max_batch : std::min(options.max_batch, kReadAtOnce);
+  // What is being computed beside the running samples, a part-filled block for each of many short prompts included.
+  const std::int64_t prefill = 2 * KvCache::blocks_for(options.prefill_tokens) + 64;
+  return std::max(least, std::min(all, at_once * least + prefill));
+}
+
 }  // namespace
 
 CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTree& tree,
@@ -66,14 +76,26 @@ CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTre
     }
   }
   std::int64_t all = 0;
+  bool samples = false;
   for (const PromptNode& node : tree.nodes) {
     all += own_blocks(node);
-    for (const std::size_t prompt : node.prompts)
+    for (const std::size_t prompt : node.prompts) {
       all += requests[prompt].samples * sample_blocks(requests[prompt], false);
+      samples = samples || requests[prompt].samples > 0;
+    }
   }
-  // What is being computed beside the running samples, a part-filled block for each of many short prompts included.
-  const std::int64_t prefill = 2 * KvCache::blocks_for(options.prefill_tokens) + 64;
-  result.useful = std::max(result.least, std::min(all, options.max_batch * result.least + prefill));
+  result.useful = useful_blocks(result.least, all, samples, options);
+  return result;
+}
+
+CacheNeed cache_need_of_equal(std::int64_t count, std::int64_t samples, std::int64_t prompt_tokens,
+                              std::int64_t new_tokens, const SchedulerOptions& options) {
+  const TokenIds tokens(static_cast<std::size_t>(prompt_tokens), 0);
+  const ScheduledRequest request{.prompt = tokens, .samples = samples, .max_new_tokens = new_tokens};
+  const TokenSpan prompt = tokens;
+  CacheNeed result = cache_need({&request, 1}, build_prompt_tree({&prompt, 1}, kKvBlockSize), options);
+  const std::int64_t all = KvCache::blocks_for(prompt_tokens) + samples * sample_blocks(request, false);
+  result.useful = useful_blocks(result.least, count * all, samples > 0, options);
   return result;
 }
 

@@ -44,6 +44,9 @@ struct CacheNeed {
 };
 CacheNeed cache_need(std::span<const ScheduledRequest> requests, const PromptTree& tree,
                      const SchedulerOptions& options);
+/// The same of `count` requests that are alike and share nothing; one with 0 samples is read only.
+CacheNeed cache_need_of_equal(std::int64_t count, std::int64_t samples, std::int64_t prompt_tokens,
+                              std::int64_t new_tokens, const SchedulerOptions& options);
 
 struct Finished {
   std::size_t request = 0;

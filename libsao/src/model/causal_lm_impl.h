@@ -11,16 +11,13 @@
 #include <optional>
 #include <string>
 
+#include "model/dtype.h"
 #include "model/rope.h"
 #include "model/weights.h"
 #include "sao/model/causal_lm.h"
 #include "sao/ops/attention.h"
 
 namespace sao {
-
-namespace detail {
-at::ScalarType scalar_type(DType dtype);
-}  // namespace detail
 
 struct CausalLM::Impl {
   ModelConfig config;

@@ -26,7 +26,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t B = kAttentionBlock;
-constexpr std::int64_t kTile = 4;  // query rows that a kernel call takes
+constexpr std::int64_t kTile = 4;  // query rows that a call of the backward kernel takes
 
 bool on_cpu(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
 
@@ -204,16 +204,18 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
   float* lse = log_sum_exp != nullptr ? log_sum_exp->mutable_data_ptr<float>() : nullptr;
   float* out_data = out.mutable_data_ptr<float>();
 
+  // Heads first: threads take all sequences of some heads, which are equal shares whatever the sequences' lengths.
+  const std::int64_t tile = kernels().attention_rows;
   at::parallel_for(0, sequences * kv_heads, 1, [&](std::int64_t task_begin, std::int64_t task_end) {
     Blocks keys, values;
     std::vector<float> scores;
     for (std::int64_t task = task_begin; task < task_end; ++task) {
-      const std::int64_t s = task / kv_heads, kv_head = task % kv_heads;
+      const std::int64_t s = task % sequences, kv_head = task / sequences;
       const Seen seen = seen_by(starts, parents, s);
       keys.transpose(HeadRows(k, kv_head), seen, head_dim);
       values.copy(HeadRows(v, kv_head), seen, head_dim);
-      scores.resize(static_cast<std::size_t>(kTile * ((seen.total() + B - 1) / B) * B));
-      AttentionRow rows[kTile];
+      scores.resize(static_cast<std::size_t>(tile * ((seen.total() + B - 1) / B) * B));
+      AttentionRow rows[kMostAttentionRows];
       std::int64_t filled = 0;
       const auto flush = [&] {
         if (filled > 0) {
@@ -230,7 +232,7 @@ at::Tensor packed_forward(const at::Tensor& q_in, const at::Tensor& k_in, const 
                             .log_sum_exp = lse == nullptr ? nullptr : lse + head * tokens + token,
                             .first_key = first_key(i, options.window),
                             .last_key = i};
-          if (filled == kTile) flush();
+          if (filled == tile) flush();
         }
       }
       flush();
@@ -448,11 +450,12 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
   const std::int32_t* table = block_tables.const_data_ptr<std::int32_t>();
   const std::int64_t table_stride = block_tables.stride(0);
 
+  const std::int64_t tile = kernels().attention_rows;
   at::parallel_for(0, sequences * kv_heads, 4, [&](std::int64_t task_begin, std::int64_t task_end) {
     std::vector<const float*> key_blocks, value_blocks;
     std::vector<float> scores;
     for (std::int64_t task = task_begin; task < task_end; ++task) {
-      const std::int64_t s = task / kv_heads, kv_head = task % kv_heads;
+      const std::int64_t s = task % sequences, kv_head = task / sequences;  // heads first, as above
       const std::int64_t blocks = (length[s] + B - 1) / B, new_tokens = start[s + 1] - start[s];
       key_blocks.resize(static_cast<std::size_t>(blocks));
       value_blocks.resize(static_cast<std::size_t>(blocks));
@@ -461,8 +464,8 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
         key_blocks[static_cast<std::size_t>(b)] = key_data + at;
         value_blocks[static_cast<std::size_t>(b)] = value_data + at;
       }
-      scores.resize(static_cast<std::size_t>(kTile * blocks * B));
-      AttentionRow rows[kTile];
+      scores.resize(static_cast<std::size_t>(tile * blocks * B));
+      AttentionRow rows[kMostAttentionRows];
       std::int64_t filled = 0;
       const auto flush = [&] {
         if (filled > 0) {
@@ -480,7 +483,7 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
                             .log_sum_exp = nullptr,
                             .first_key = first_key(position, options.window),
                             .last_key = position};
-          if (filled == kTile) flush();
+          if (filled == tile) flush();
         }
       }
       flush();

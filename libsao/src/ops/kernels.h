@@ -13,6 +13,9 @@ inline constexpr std::int64_t kAttentionBlock = 16;
 /// Inputs of an output that share a scale where weights have 8 bits.
 inline constexpr std::int64_t kInt8Group = 64;
 
+/// Query rows of one call of Kernels::attention at most, whatever the machine.
+inline constexpr std::int64_t kMostAttentionRows = 8;
+
 /// One query row of an attention task: it sees keys first_key .. last_key (inclusive) of its sequence.
 struct AttentionRow {
   const float* query;  ///< [head_dim]
@@ -60,22 +63,25 @@ struct Kernels {
   std::int64_t panel;
   void (*pack)(std::int64_t n, std::int64_t k, const float* weight, float* packed);
   // y[m][n0..n1) = x[m][k] . packed; n0 a multiple of panel. Every output is one chain of k fused
-  // multiply-adds in ascending k: independent of m and of how rows and columns are split.
+  // multiply-adds in ascending k: independent of m and of how rows and columns are split. scratch: gemm_scratch(m).
+  std::int64_t (*gemm_scratch)(std::int64_t m);
   void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
-               const float* packed, std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride);
+               const float* packed, std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride,
+               float* scratch);
 
   // The same of weights in 8 bits: packed [ceil(n / panel)][k][panel], and a scale for every kInt8Group of the k inputs
   // of an output, [ceil(n / panel)][ceil(k / kInt8Group)][panel]. A weight is its level times the scale, in float32.
   void (*pack_int8)(std::int64_t n, std::int64_t k, const float* weight, std::int8_t* packed, float* scales);
   void (*gemm_int8)(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
                     const std::int8_t* packed, const float* scales, std::int64_t first_panel, std::int64_t last_panel,
-                    float* y, std::int64_t y_stride);
+                    float* y, std::int64_t y_stride, float* scratch);
 
-  // Attention of `rows` (at most 4) queries over one sequence and one key/value head. key_blocks[b] is
-  // [head_dim][16], value_blocks[b] is [16][head_dim]. scores: scratch of 4 * (16 * blocks). softcap 0 = none.
+  // Attention of `rows` (at most attention_rows) queries over one sequence and one key/value head. key_blocks[b] is
+  // [head_dim][16], value_blocks[b] is [16][head_dim]. scores: scratch of rows * (16 * blocks). softcap 0 = none.
+  std::int64_t attention_rows;
   void (*attention)(std::int64_t rows, const AttentionRow* row, std::int64_t head_dim, const float* const* key_blocks,
                     const float* const* value_blocks, float scale, float softcap, float* scores);
-  // The same rows backwards. keys/values: [n][head_dim] rows; value_blocks_t[b] is [head_dim][16].
+  // At most 4 rows backwards. keys/values: [n][head_dim] rows; value_blocks_t[b] is [head_dim][16].
   // Adds to key_grad and value_grad [n][head_dim]. scratch: 8 * (16 * blocks).
   void (*attention_backward)(std::int64_t rows, const AttentionBackwardRow* row, std::int64_t head_dim,
                              const float* const* key_blocks, const float* const* value_blocks_t, const float* keys,

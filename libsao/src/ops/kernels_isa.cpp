@@ -240,7 +240,7 @@ constexpr std::int64_t kTileRows = 6;
 #else
 constexpr std::int64_t kTileRows = 4;
 #endif
-constexpr std::int64_t kDepth = 512;  // k at a time, so that a panel's slice stays in the second-level cache
+constexpr std::int64_t kDepth = 256;  // k at a time, so that a panel's slice stays in the first-level cache
 
 void pack(std::int64_t n, std::int64_t k, const float* weight, float* packed) {
   for (std::int64_t first = 0; first < n; first += kPanel) {
@@ -250,9 +250,26 @@ void pack(std::int64_t n, std::int64_t k, const float* weight, float* packed) {
   }
 }
 
+constexpr std::int64_t kRowBlock =
+    20 * kTileRows;  // rows at a time, so that their slices stay in the second-level cache
+
+// Rows of x as a tile reads them: out[j * rows + r].
+inline void pack_rows(std::int64_t rows, std::int64_t depth, const float* x, std::int64_t x_stride, float* out) {
+  for (std::int64_t j = 0; j < depth; ++j) {
+    for (std::int64_t r = 0; r < rows; ++r) out[j * rows + r] = x[r * x_stride + j];
+  }
+}
+
+// Memory that will be read next, and how much of it to ask for with each of a tile's steps.
+struct Ahead {
+  const char* from;
+  std::int64_t bytes_a_step;
+};
+
+// x is packed by pack_rows.
 template <std::int64_t kRows>
-inline void gemm_tile(std::int64_t depth, const float* x, std::int64_t x_stride, const float* panel, bool first,
-                      float* y, std::int64_t y_stride, std::int64_t columns) {
+inline void gemm_tile(std::int64_t depth, const float* x, const float* panel, Ahead ahead, bool first, float* y,
+                      std::int64_t y_stride, std::int64_t columns) {
   Vec acc[kRows][2];
   for (std::int64_t r = 0; r < kRows; ++r) {
     if (first) {
@@ -264,10 +281,11 @@ inline void gemm_tile(std::int64_t depth, const float* x, std::int64_t x_stride,
     }
   }
   for (std::int64_t j = 0; j < depth; ++j) {
+    __builtin_prefetch(ahead.from + j * ahead.bytes_a_step, 0, 2);
     const Vec b0 = load(panel + j * kPanel);
     const Vec b1 = load(panel + j * kPanel + W);
     for (std::int64_t r = 0; r < kRows; ++r) {
-      const Vec a = splat(x[r * x_stride + j]);
+      const Vec a = splat(x[j * kRows + r]);
       acc[r][0] += a * b0;
       acc[r][1] += a * b1;
     }
@@ -278,7 +296,7 @@ inline void gemm_tile(std::int64_t depth, const float* x, std::int64_t x_stride,
   }
 }
 
-using TileFunction = void (*)(std::int64_t, const float*, std::int64_t, const float*, bool, float*, std::int64_t,
+using TileFunction = void (*)(std::int64_t, const float*, const float*, Ahead, bool, float*, std::int64_t,
                               std::int64_t);
 constexpr TileFunction kTiles[] = {
     gemm_tile<1>, gemm_tile<2>, gemm_tile<3>, gemm_tile<4>,
@@ -290,20 +308,52 @@ constexpr TileFunction kTiles[] = {
 #endif
 };
 
-void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride, const float* packed,
-          std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride) {
-  for (std::int64_t depth_start = 0; depth_start < k; depth_start += kDepth) {
-    const std::int64_t depth = k - depth_start < kDepth ? k - depth_start : kDepth;
-    for (std::int64_t p = first_panel; p < last_panel; ++p) {
-      const float* panel = packed + (p * k + depth_start) * kPanel;
-      const std::int64_t columns = n - p * kPanel < kPanel ? n - p * kPanel : kPanel;
-      for (std::int64_t row = 0; row < m; row += kTileRows) {
-        const std::int64_t rows = m - row < kTileRows ? m - row : kTileRows;
-        kTiles[rows - 1](depth, x + row * x_stride + depth_start, x_stride, panel, depth_start == 0,
-                         y + row * y_stride + p * kPanel, y_stride, columns);
+// All rows of a block by one panel's slice. `next`: `next_bytes` that are read after it; the tiles ask for a part each,
+// so that the memory works while they compute.
+inline void gemm_panel(std::int64_t rows, std::int64_t depth, const float* x, const float* panel, const void* next,
+                       std::int64_t next_bytes, bool first, float* y, std::int64_t y_stride, std::int64_t columns) {
+  constexpr std::int64_t kAsking = 8;  // tiles at most
+  const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const std::int64_t asking = tiles < kAsking ? tiles : kAsking, share = next_bytes / asking;
+  for (std::int64_t tile = 0, row = 0; row < rows; ++tile, row += kTileRows) {
+    const std::int64_t count = rows - row < kTileRows ? rows - row : kTileRows;
+    const Ahead ahead = {static_cast<const char*>(next) + (tile < asking ? tile * share : 0),
+                         tile < asking ? share / depth : 0};
+    kTiles[count - 1](depth, x + row * depth, panel, ahead, first, y + row * y_stride, y_stride, columns);
+  }
+}
+
+// Calls slice(first row, rows, first k, depth, packed rows) for every block of rows and slice of k.
+template <class Slice>
+inline void for_each_slice(std::int64_t m, std::int64_t k, const float* x, std::int64_t x_stride, float* scratch,
+                           const Slice& slice) {
+  for (std::int64_t row = 0; row < m; row += kRowBlock) {
+    const std::int64_t rows = m - row < kRowBlock ? m - row : kRowBlock;
+    for (std::int64_t start = 0; start < k; start += kDepth) {
+      const std::int64_t depth = k - start < kDepth ? k - start : kDepth;
+      for (std::int64_t r = 0; r < rows; r += kTileRows) {
+        const std::int64_t count = rows - r < kTileRows ? rows - r : kTileRows;
+        pack_rows(count, depth, x + (row + r) * x_stride + start, x_stride, scratch + r * depth);
       }
+      slice(row, rows, start, depth);
     }
   }
+}
+
+std::int64_t gemm_scratch(std::int64_t m) { return (m < kRowBlock ? m : kRowBlock) * kDepth; }
+
+void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride, const float* packed,
+          std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride, float* scratch) {
+  for_each_slice(m, k, x, x_stride, scratch,
+                 [&](std::int64_t row, std::int64_t rows, std::int64_t start, std::int64_t depth) {
+                   for (std::int64_t p = first_panel; p < last_panel; ++p) {
+                     const float* panel = packed + (p * k + start) * kPanel;
+                     const std::int64_t columns = n - p * kPanel < kPanel ? n - p * kPanel : kPanel;
+                     const float* next = p + 1 < last_panel ? panel + k * kPanel : panel;
+                     gemm_panel(rows, depth, scratch, panel, next, depth * kPanel * 4, start == 0,
+                                y + row * y_stride + p * kPanel, y_stride, columns);
+                   }
+                 });
 }
 
 using Int8 = std::int8_t __attribute__((vector_size(SAO_WIDTH)));
@@ -399,55 +449,70 @@ void widen_panel(std::int64_t depth, const std::int8_t* levels, const float* sca
 
 void gemm_int8(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
                const std::int8_t* packed, const float* scales, std::int64_t first_panel, std::int64_t last_panel,
-               float* y, std::int64_t y_stride) {
+               float* y, std::int64_t y_stride, float* scratch) {
   static_assert(kDepth % kInt8Group == 0);
-  if (m == 0) return;
   const std::int64_t groups = (k + kInt8Group - 1) / kInt8Group;
-  for (std::int64_t depth_start = 0; depth_start < k; depth_start += kDepth) {
-    const std::int64_t depth = k - depth_start < kDepth ? k - depth_start : kDepth;
-    for (std::int64_t p = first_panel; p < last_panel; ++p) {
-      const std::int8_t* levels = packed + (p * k + depth_start) * kPanel;
-      const float* scale = scales + (p * groups + depth_start / kInt8Group) * kPanel;
-      const std::int64_t columns = n - p * kPanel < kPanel ? n - p * kPanel : kPanel;
-      if (m <= kInt8Rows) {
-        kInt8Tiles[m - 1](depth, x + depth_start, x_stride, levels, scale, depth_start == 0, y + p * kPanel, y_stride,
-                          columns);
-        continue;
-      }
-      alignas(64) float wide[kDepth * kPanel];
-      widen_panel(depth, levels, scale, wide);
-      for (std::int64_t row = 0; row < m; row += kTileRows) {
-        const std::int64_t rows = m - row < kTileRows ? m - row : kTileRows;
-        kTiles[rows - 1](depth, x + row * x_stride + depth_start, x_stride, wide, depth_start == 0,
-                         y + row * y_stride + p * kPanel, y_stride, columns);
+  const auto levels_of = [&](std::int64_t p, std::int64_t start) { return packed + (p * k + start) * kPanel; };
+  const auto scales_of = [&](std::int64_t p, std::int64_t start) {
+    return scales + (p * groups + start / kInt8Group) * kPanel;
+  };
+  const auto columns_of = [&](std::int64_t p) { return n - p * kPanel < kPanel ? n - p * kPanel : kPanel; };
+  if (m > 0 && m <= kInt8Rows) {
+    for (std::int64_t start = 0; start < k; start += kDepth) {
+      const std::int64_t depth = k - start < kDepth ? k - start : kDepth;
+      for (std::int64_t p = first_panel; p < last_panel; ++p) {
+        kInt8Tiles[m - 1](depth, x + start, x_stride, levels_of(p, start), scales_of(p, start), start == 0,
+                          y + p * kPanel, y_stride, columns_of(p));
       }
     }
+    return;
   }
+  for_each_slice(m, k, x, x_stride, scratch,
+                 [&](std::int64_t row, std::int64_t rows, std::int64_t start, std::int64_t depth) {
+                   for (std::int64_t p = first_panel; p < last_panel; ++p) {
+                     alignas(64) float wide[kDepth * kPanel];
+                     widen_panel(depth, levels_of(p, start), scales_of(p, start), wide);
+                     gemm_panel(rows, depth, scratch, wide, levels_of(p + 1 < last_panel ? p + 1 : p, start),
+                                depth * kPanel, start == 0, y + row * y_stride + p * kPanel, y_stride, columns_of(p));
+                   }
+                 });
 }
 
 constexpr std::int64_t B = kAttentionBlock;
 constexpr std::int64_t kVecsPerBlock = B / W;
-constexpr std::int64_t kMaxRows = 4;
 constexpr float kMasked = -3.0e38f;
 
-// scores[r][j] = query[r] . key[j] for the blocks first_block .. last_block.
+template <std::int64_t kRows, std::int64_t kBlocks, class Row>
+inline void dot_some_blocks(const Row* row, const float* Row::*vector, std::int64_t head_dim,
+                            const float* const* blocks, float* scores, std::int64_t stride) {
+  constexpr std::int64_t kVecs = kBlocks * kVecsPerBlock;
+  Vec acc[kRows][kVecs] = {};
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    Vec key[kVecs];
+    for (std::int64_t v = 0; v < kVecs; ++v) key[v] = load(blocks[v / kVecsPerBlock] + d * B + v % kVecsPerBlock * W);
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      const Vec q = splat((row[r].*vector)[d]);
+      for (std::int64_t v = 0; v < kVecs; ++v) acc[r][v] += q * key[v];
+    }
+  }
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t v = 0; v < kVecs; ++v) store(scores + r * stride + v * W, acc[r][v]);
+  }
+}
+
+// scores[r][j] = query[r] . key[j] for the blocks first_block .. last_block. Few rows take several blocks at once: a
+// sum waits for its last addition, eight of them keep the adders busy.
 template <std::int64_t kRows, class Row>
 inline void dot_blocks(const Row* row, const float* Row::*vector, std::int64_t head_dim, const float* const* blocks,
                        std::int64_t first_block, std::int64_t last_block, float* scores, std::int64_t stride) {
-  for (std::int64_t b = first_block; b <= last_block; ++b) {
-    Vec acc[kRows][kVecsPerBlock] = {};
-    const float* block = blocks[b];
-    for (std::int64_t d = 0; d < head_dim; ++d) {
-      Vec key[kVecsPerBlock];
-      for (std::int64_t v = 0; v < kVecsPerBlock; ++v) key[v] = load(block + d * B + v * W);
-      for (std::int64_t r = 0; r < kRows; ++r) {
-        const Vec q = splat((row[r].*vector)[d]);
-        for (std::int64_t v = 0; v < kVecsPerBlock; ++v) acc[r][v] += q * key[v];
-      }
-    }
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      for (std::int64_t v = 0; v < kVecsPerBlock; ++v) store(scores + r * stride + b * B + v * W, acc[r][v]);
-    }
+  constexpr std::int64_t kSums = kRows * kVecsPerBlock;
+  constexpr std::int64_t kBlocks = kSums >= 8 ? 1 : kSums >= 3 ? 2 : 4;
+  std::int64_t b = first_block;
+  for (; b + kBlocks - 1 <= last_block; b += kBlocks) {
+    dot_some_blocks<kRows, kBlocks>(row, vector, head_dim, blocks + b, scores + b * B, stride);
+  }
+  for (; b <= last_block; ++b) {
+    dot_some_blocks<kRows, 1>(row, vector, head_dim, blocks + b, scores + b * B, stride);
   }
 }
 
@@ -523,22 +588,18 @@ void attention_rows(const AttentionRow* row, std::int64_t head_dim, const float*
   }
 }
 
+using AttentionFunction = void (*)(const AttentionRow*, std::int64_t, const float* const*, const float* const*, float,
+                                   float, float*);
+constexpr AttentionFunction kAttention[] = {
+    attention_rows<1>, attention_rows<2>, attention_rows<3>, attention_rows<4>,
+#if SAO_WIDTH == 16
+    attention_rows<5>, attention_rows<6>, attention_rows<7>, attention_rows<8>,
+#endif
+};
+
 void attention(std::int64_t rows, const AttentionRow* row, std::int64_t head_dim, const float* const* key_blocks,
                const float* const* value_blocks, float scale, float softcap, float* scores) {
-  switch (rows) {
-    case 1:
-      attention_rows<1>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
-      break;
-    case 2:
-      attention_rows<2>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
-      break;
-    case 3:
-      attention_rows<3>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
-      break;
-    default:
-      attention_rows<4>(row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
-      break;
-  }
+  kAttention[rows - 1](row, head_dim, key_blocks, value_blocks, scale, softcap, scores);
 }
 
 template <std::int64_t kRows>
@@ -697,9 +758,11 @@ const Kernels SAO_CONCAT(kKernels_, SAO_ISA) = {
     .gate_backward = gate_backward,
     .panel = kPanel,
     .pack = pack,
+    .gemm_scratch = gemm_scratch,
     .gemm = gemm,
     .pack_int8 = pack_int8,
     .gemm_int8 = gemm_int8,
+    .attention_rows = sizeof(kAttention) / sizeof(kAttention[0]),
     .attention = attention,
     .attention_backward = attention_backward,
     .log_probs = log_probs,

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "ops/checks.h"
 #include "ops/kernels.h"
@@ -94,15 +95,17 @@ at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
   float* to = y.mutable_data_ptr<float>();
   const auto gemm = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first_panel,
                         std::int64_t last_panel) {
+    const std::int64_t scratch_size = kernel.gemm_scratch(last_row - first_row);
+    const std::unique_ptr<float[]> scratch(new float[static_cast<std::size_t>(scratch_size)]);
     const float* x_rows = from + first_row * input.stride(0);
     float* y_rows = to + first_row * outputs_;
     if (scales_.defined()) {
       kernel.gemm_int8(last_row - first_row, outputs_, inputs_, x_rows, input.stride(0),
                        storage_.const_data_ptr<std::int8_t>(), scales_.const_data_ptr<float>(), first_panel, last_panel,
-                       y_rows, outputs_);
+                       y_rows, outputs_, scratch.get());
     } else {
       kernel.gemm(last_row - first_row, outputs_, inputs_, x_rows, input.stride(0), storage_.const_data_ptr<float>(),
-                  first_panel, last_panel, y_rows, outputs_);
+                  first_panel, last_panel, y_rows, outputs_, scratch.get());
     }
   };
   // Tasks of enough work each to pay for a thread; split by panels, so that a thread streams its weights once.

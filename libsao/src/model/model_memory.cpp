@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counts what decoder.cpp makes: whoever changes what a layer keeps changes it here, and model_memory_test.cpp tells.
+#include "sao/model/model_memory.h"
+
+#include <algorithm>
+
+namespace sao {
+namespace {
+
+struct Widths {
+  explicit Widths(const ModelConfig& c)
+      : hidden(c.hidden_size),
+        inner(c.intermediate_size),
+        q(c.num_attention_heads * c.head_dim),
+        kv(c.num_key_value_heads * c.head_dim) {}
+  std::int64_t hidden, inner, q, kv;
+};
+
+std::int64_t size_of(at::ScalarType dtype) { return static_cast<std::int64_t>(c10::elementSize(dtype)); }
+
+// Numbers a token that backward needs of a layer, its output included.
+std::int64_t kept_by_layer(const ModelConfig& c) {
+  const Widths w(c);
+  std::int64_t numbers = 2 * (w.q + w.kv) + 3 * w.inner;  // rotated q and k, v, what attention gives; the MLP's
+  numbers += 4 * w.hidden;                                // norms' outputs, the sums after attention and after the MLP
+  if (c.post_norms) numbers += 2 * w.hidden;              // the inputs of the norms after attention and MLP
+  if (c.query_key_norm) numbers += w.q + w.kv;            // q and k as they come
+  // v is a part of the matrix that q and k as they come lie in.
+  if (c.fused_projections && !c.query_key_norm) numbers += w.q + w.kv;
+  return numbers;
+}
+
+}  // namespace
+
+std::int64_t total_bytes(const MemoryParts& parts) {
+  std::int64_t sum = 0;
+  for (const MemoryPart& part : parts) sum += part.bytes;
+  return sum;
+}
+
+std::int64_t weight_bytes(const ModelConfig& config, at::ScalarType dtype) {
+  return config.parameter_count() * size_of(dtype);
+}
+
+std::int64_t packed_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, bool int8) {
+  if (!device.is_cpu() || dtype != at::kFloat) return 0;
+  const auto matrix = [&](std::int64_t outputs, std::int64_t inputs) {
+    constexpr std::int64_t kGroup = 64;  // inputs with one float32 scale: ops::WeightFormat::kInt8
+    return int8 ? outputs * (inputs + (inputs + kGroup - 1) / kGroup * 4) : outputs * inputs * 4;
+  };
+  const Widths w(config);
+  const std::int64_t layer = matrix(w.q + 2 * w.kv, w.hidden) + matrix(w.hidden, w.q) + matrix(2 * w.inner, w.hidden) +
+                             matrix(w.hidden, w.inner);
+  return config.num_hidden_layers * layer + matrix(config.vocab_size, w.hidden);
+}
+
+std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens) {
+  const Widths w(config);
+  // In the MLP: q, k, v and what attention gave are still there.
+  return tokens * size_of(dtype) * (6 * w.hidden + 2 * (w.q + w.kv) + 3 * w.inner);
+}
+
+std::int64_t activation_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens,
+                              bool checkpointing) {
+  const Widths w(config);
+  const std::int64_t layer = checkpointing ? w.hidden : kept_by_layer(config);
+  return tokens * size_of(dtype) * (config.num_hidden_layers * layer + 2 * w.hidden);  // embeddings and the final norm
+}
+
+std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens, bool checkpointing) {
+  const Widths w(config);
+  // Gradients of the MLP's parts. Where the layer is kept for it, its saved parts go as their gradients come.
+  std::int64_t numbers =
+      checkpointing ? kept_by_layer(config) + 2 * w.inner + 3 * w.hidden : w.inner + 2 * w.hidden;
+  if (config.fused_projections) numbers += 2 * w.inner + w.hidden;  // put side by side again
+  return tokens * size_of(dtype) * numbers;
+}
+
+}  // namespace sao
