@@ -103,7 +103,7 @@ def main() -> None:
                   f"{equal} of {sum(map(len, ours))} tokens as libsao's", flush=True)
             if first < 0.75 * len(ours):
                 sys.exit(f"{system} computes something else on {model}")
-        print(f"\n| {model} | " + " | ".join(systems) + " | libsao beside the best | limit |\n" + "|---" * (len(systems) + 3) + "|")
+        print(f"\n| {model} | " + " | ".join(systems) + " | libsao beside the best (in 8 bits) | limit |\n" + "|---" * (len(systems) + 3) + "|")
         for workload in options.workloads.split(","):
             work = json.loads((options.folder / "workloads.json").read_text())[workload]
             count = sum(work["new_tokens"]) or sum(map(len, work["prompts"]))
@@ -116,11 +116,16 @@ def main() -> None:
                     rates[system].append(count / result["seconds"])
                     memory[system] = result["peak_mib"]
             median = {s: statistics.median(r) for s, r in rates.items()}
-            best = max((m for s, m in median.items() if not s.startswith("libsao")), default=float("nan"))
+            ratios = []  # of libsao to the best peer, float32 and 8 bits apart
+            for ours, is_kind in (("libsao", lambda s: SYSTEMS[s][1] in ("float32", "f32")),
+                                  ("libsao-int8", lambda s: SYSTEMS[s][1] in ("int8", "q8_0"))):
+                peers = [m for s, m in median.items() if not s.startswith("libsao") and is_kind(s)]
+                if ours in median and peers:
+                    ratios.append(f"{median[ours] / max(peers):.2f}")
             cells = [f"{median[s]:.1f} ({min(rates[s]):.1f} to {max(rates[s]):.1f}), {memory[s]}" for s in systems]
             mine = median[next(s for s in systems if s.startswith("libsao"))]
             bound = limit_of(work, config, machine, options.dtype)
-            print(f"| {workload} | " + " | ".join(cells) + f" | {mine / best:.2f} | {bound:.0f} ({mine / bound:.0%}) |", flush=True)
+            print(f"| {workload} | " + " | ".join(cells) + f" | {', '.join(ratios)} | {bound:.0f} ({mine / bound:.0%}) |", flush=True)
         print()
 
 

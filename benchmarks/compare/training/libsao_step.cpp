@@ -34,7 +34,6 @@ double gpu_mib() {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  sao::keep_freed_memory();
   if (argc != 9 && argc != 10) {
     throw sao::InputError("usage: libsao_step FOLDER MODEL LOSS PAIRS STEPS THREADS DTYPE DEVICE [profile]");
   }

@@ -11,8 +11,8 @@ namespace sao {
 
 void keep_freed_memory() {
 #if defined(__GLIBC__)
-  mallopt(M_MMAP_MAX, 0);         // large pieces come from the heap too,
-  mallopt(M_TRIM_THRESHOLD, -1);  // whose end is not handed back
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most there is: larger pieces go back, or they would leave holes
+  mallopt(M_TRIM_THRESHOLD, -1);        // the heap's end is not handed back
 #endif
 }
 
