@@ -29,7 +29,7 @@ std::string parts_to_text(const StageMemory& stage) {
     if (part.bytes == 0) continue;
     text +=
         fmt::format("{}{} {:.0f}", text.empty() ? "" : ", ", part.name, static_cast<double>(part.bytes) / kMebibyte);
-    if (part.name == "KV cache") text += fmt::format(" ({} sequences)", stage.sequences);
+    if (part.name == "KV cache" && stage.sequences > 0) text += fmt::format(" ({} sequences)", stage.sequences);
   }
   return text;
 }

@@ -108,7 +108,8 @@ class Planner {
     const std::int64_t left =
         plan_.available > 0 ? std::max<std::int64_t>(0, plan_.available - weights) : std::int64_t{1} << 60;
     const EngineMemory memory = engine_memory(config, dtype_, device_, settings_.engine, work, left);
-    StageMemory& planned = plan_.stages.emplace_back(StageMemory{stage, {{"weights", weights}}, memory.sequences});
+    StageMemory& planned =
+        plan_.stages.emplace_back(StageMemory{stage, {{"weights", weights}}, work.samples > 0 ? memory.sequences : 0});
     planned.parts.insert(planned.parts.end(), memory.parts.begin(), memory.parts.end());
   }
 

@@ -16,7 +16,7 @@ namespace sao {
 struct StageMemory {
   std::string name = {};       ///< of the run's stages, without the round
   MemoryParts parts = {};      ///< "weights" first
-  std::int64_t sequences = 0;  ///< of a stage that uses the engine: that its KV cache has room for at one time
+  std::int64_t sequences = 0;  ///< of a stage that samples: that its KV cache has room for at one time
 };
 
 struct MemoryPlan {
