@@ -35,7 +35,13 @@ std::string parts_to_text(const StageMemory& stage) {
 }
 
 struct PlanCommand {
-  explicit PlanCommand(CLI::App& app) : arguments(app) { add_run_settings(arguments, settings); }
+  explicit PlanCommand(CLI::App& app) : arguments(app) {
+    // So that the file of a run serves as it stands.
+    arguments.add("output", output, "as of run; nothing is written", "o");
+    arguments.add("resume", resume, "as of run; no effect");
+    arguments.add("threads", threads, "as of run; no effect");
+    add_run_settings(arguments, settings);
+  }
 
   void run() {
     arguments.finish();
@@ -76,6 +82,9 @@ struct PlanCommand {
 
   Arguments arguments;
   RunSettings settings;
+  std::string output;
+  bool resume = false;
+  std::int64_t threads = 0;
 };
 
 }  // namespace

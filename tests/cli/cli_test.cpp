@@ -125,8 +125,8 @@ TEST_F(CliTest, WhatCannotBeWrittenIsSaidBeforeAnythingIsRead) {
 
 TEST_F(CliTest, HelpAndVersionAreNoFailure) {
   EXPECT_EQ(sao({"--version"}).out, "0.1.0\n");
-  for (const char* command :
-       {"tokenize", "score", "generate", "judge", "train", "winrate", "arena", "mtbench", "eval", "run", "report"}) {
+  for (const char* command : {"tokenize", "score", "generate", "judge", "train", "winrate", "arena", "mtbench", "eval",
+                              "run", "plan", "report"}) {
     const Outcome help = sao({command, "--help"});
     EXPECT_EQ(help.status, 0);
     EXPECT_THAT(help.out, HasSubstr("Usage: sao " + std::string(command)));
@@ -160,6 +160,20 @@ TEST_F(CliTest, BadInputIsStatusOneAndOneSentence) {
                  "\"responses\" is a list of 1, expected two strings");
   expect_failure(sao({"judge", "--model", "model"}, "{\"prompt\": \"a\", \"responses\": [\"x\", 3]}\n"), 1,
                  "expected a list of strings");
+}
+
+TEST_F(CliTest, PlanTakesTheFileOfARunAndWritesNothing) {
+  write_file_atomically(*folder_ / "plan.toml",
+                        "output = \"planned\"\nmodel = \"model\"\ntemplates = \"templates.json\"\n"
+                        "[prompts]\ncount = 8\n[prompts.sampling]\nmax_new_tokens = 16\n");
+  const Outcome plan = sao({"plan", "--config", "plan.toml"});
+  EXPECT_EQ(plan.status, 0) << plan.err;
+  EXPECT_EQ(plan.err, "");
+  for (const char* part : {"\nprompts ", "\nresponses ", "\nverdicts ", "\ntraining ", "KV cache", "The most is "}) {
+    EXPECT_THAT(plan.out, HasSubstr(part));
+  }
+  EXPECT_FALSE(std::filesystem::exists(*folder_ / "planned"));
+  expect_failure(sao({"plan"}), 2, "--model is required");
 }
 
 TEST_F(CliTest, DamagedWeightsAreNamed) {

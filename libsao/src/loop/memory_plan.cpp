@@ -3,9 +3,10 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
-#include <string_view>
+#include <functional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "generate/memory.h"
 #include "model/dtype.h"
@@ -58,9 +59,9 @@ class Planner {
     const std::int64_t asking = longest_request(personas);
     const bool from_file = !settings_.eval.prompts.empty();
     const bool evaluates = from_file || settings_.eval.count > 0;
-    // Prompts of a file are taken to be as long as those that the model writes may be.
-    const std::int64_t evaluated =
-        from_file ? std::max<std::int64_t>(settings_.eval.count, 1000) : settings_.eval.count;
+    // Prompts of a file are taken to be many, and as long as those that the model writes may be.
+    constexpr std::int64_t kMany = 1000;
+    const std::int64_t evaluated = from_file ? kMany : settings_.eval.count;
     const SamplingOptions& compared = settings_.eval.compare.sampling;
     if (evaluates) {
       if (!from_file)
@@ -70,7 +71,9 @@ class Planner {
     engine("prompts", base_, {attempts, 1, asking, settings_.prompts.sampling.max_new_tokens});
     engine("responses", base_,
            {attempts, settings_.responses.samples, prompt, settings_.responses.sampling.max_new_tokens});
-    judge("verdicts", settings_.judge_model, settings_.judge, settings_.responses.sampling, attempts);
+    const std::int64_t samples = settings_.responses.samples;
+    judge("verdicts", settings_.judge_model, settings_.judge, settings_.responses.sampling,
+          attempts * samples * (samples - 1) / 2);
     training(prompt);
     if (evaluates) {
       engine("evaluation: answers", base_, {evaluated, 1, prompt, compared.max_new_tokens});
@@ -115,7 +118,7 @@ class Planner {
 
   // `folder`: the judge's; empty: the model itself.
   void judge(const std::string& stage, const std::string& folder, const JudgeOptions& options,
-             const SamplingOptions& answers, std::int64_t prompts) {
+             const SamplingOptions& answers, std::int64_t pairs) {
     const std::string where = folder.empty() ? settings_.model : folder;
     const ModelConfig config = folder.empty() ? base_ : ModelConfig::read(folder);
     if (options.mode == "random") {
@@ -126,17 +129,17 @@ class Planner {
         settings_.templates.empty() ? find_judge_templates(settings_.model) : load_judge_templates(settings_.templates);
     const ChatTokenizer text = ChatTokenizer::load(where);
     const std::int64_t frame = length(text.encode_prompt(render_judge_prompt(templates, "x", "x", "x")));
-    const std::int64_t samples = stage == "verdicts" ? settings_.responses.samples : 2;
-    const std::int64_t showings = prompts * samples * (samples - 1) / 2 * (options.both_orders ? 2 : 1);
-    EngineWork work{.requests = std::min(showings, options.items_per_call * (options.both_orders ? 2 : 1)),
-                    .samples = options.mode == "text" ? 1 : 0,
-                    .prompt_tokens = frame + settings_.prompts.sampling.max_new_tokens + 2 * answers.max_new_tokens,
-                    .new_tokens = options.mode == "text" ? options.sampling.max_new_tokens : 1};
+    const EngineWork work{
+        .requests = std::min(pairs, options.items_per_call) * (options.both_orders ? 2 : 1),
+        .samples = options.mode == "text" ? 1 : 0,
+        .prompt_tokens = frame + settings_.prompts.sampling.max_new_tokens + 2 * answers.max_new_tokens,
+        .new_tokens = options.mode == "text" ? options.sampling.max_new_tokens : 1};
     engine(stage, config, work);
   }
 
   void training(std::int64_t prompt) {
-    std::int64_t most = settings_.train.max_length > 0 ? std::min(settings_.train.max_length, context_) : context_;
+    const std::int64_t most =
+        settings_.train.max_length > 0 ? std::min(settings_.train.max_length, context_) : context_;
     const std::int64_t response =
         std::max<std::int64_t>(1, std::min(settings_.responses.sampling.max_new_tokens, most - prompt));
     const bool given = needs_reference(settings_.train.loss) && settings_.reference == "base" && settings_.rounds > 1;
