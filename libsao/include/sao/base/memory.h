@@ -4,8 +4,8 @@
 namespace sao {
 
 /// For the first line of a program's main: freed pieces of up to 32 MB stay with the process, to be used again, where
-/// the C library would hand them back and have every page of them cleared anew. On the CPU up to a tenth of inference's
-/// time, for some tens of MB. Nothing happens with another C library than glibc. The library never calls it: it changes
+/// the C library would hand them back and have every page of them cleared anew: some percent of inference's time on the
+/// CPU (docs/performance.md). Nothing happens with another C library than glibc. The library never calls it: it changes
 /// the whole process.
 void keep_freed_memory();
 
