@@ -31,15 +31,17 @@ void libtorch_linear(benchmark::State& state) {
   report_flops(state, 2.0 * static_cast<double>(state.range(0) * state.range(1) * state.range(2)));
 }
 
-// tokens, length of a sequence
+// tokens, length of a sequence, heads (half as many of keys and values), head_dim
 void packed_attention(benchmark::State& state) {
   const at::NoGradGuard no_grad;
-  const std::int64_t tokens = state.range(0);
-  const at::Tensor q = at::randn({tokens, 4, 32}), k = at::randn({tokens, 2, 32}), v = at::randn({tokens, 2, 32});
+  const std::int64_t tokens = state.range(0), heads = state.range(2), head_dim = state.range(3);
+  const at::Tensor q = at::randn({tokens, heads, head_dim}), k = at::randn({tokens, heads / 2, head_dim}),
+                   v = at::randn({tokens, heads / 2, head_dim});
   const at::Tensor starts = at::arange(0, tokens + 1, state.range(1));
   for (auto _ : state) {
     benchmark::DoNotOptimize(sao::ops::packed_attention(q, k, v, starts, {.scale = 0.18, .softcap = 50.0}));
   }
+  report_flops(state, 2.0 * static_cast<double>(tokens * state.range(1) * heads * head_dim));  // half of all pairs
 }
 
 // rows, vocabulary
@@ -58,7 +60,11 @@ void linear_shapes(benchmark::internal::Benchmark* of) {
 }
 BENCHMARK(packed_linear)->Apply(linear_shapes);
 BENCHMARK(libtorch_linear)->Apply(linear_shapes);
-BENCHMARK(packed_attention)->Args({4096, 64})->Args({4096, 1024});
+BENCHMARK(packed_attention)
+    ->Args({4096, 64, 4, 32})
+    ->Args({4096, 1024, 4, 32})
+    ->Args({3072, 768, 8, 80})
+    ->UseRealTime();
 BENCHMARK(log_probs_forward)->Args({512, 32000});
 
 }  // namespace

@@ -87,7 +87,7 @@ TEST_P(ModelMemory, Inference) {
   model.hidden(input);  // packs the weights
   const testing::CountingAllocator counting;
   const std::int64_t peak = counting.peak_of([&] { model.hidden(input); });
-  expect_near(inference_bytes(model.config(), at::kFloat, kTokens), peak, 0.1);
+  expect_near(inference_bytes(model.config(), at::kFloat, at::kCPU, kTokens), peak, 0.1);
 }
 
 TEST_P(ModelMemory, ActivationsAndBackward) {

@@ -129,7 +129,8 @@ TEST(Kernels, SoftcapKeepsSmallValues) {
     at::Tensor z = at::cat({at::linspace(-200, 200, 999), at::tensor({1e-6, -1e-6, 0.0}, at::kFloat)});
     const at::Tensor expected = at::tanh(z.to(at::kDouble) / 30.0) * 30.0;
     kernel->softcap(z.numel(), z.mutable_data_ptr<float>(), 30.0f);
-    EXPECT_TRUE(testing::close(z, expected, 0.0, 1e-6)) << kernel->name;
+    EXPECT_TRUE(testing::close(z, expected, 0.0, 4e-7)) << kernel->name;
+    EXPECT_LE(z.abs().max().item<double>(), 30.0) << kernel->name;
   }
 }
 

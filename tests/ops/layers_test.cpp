@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ops of a decoder layer against their plain LibTorch twins, values and gradients.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -37,6 +39,26 @@ TEST(RmsNorm, AgreesWithItsTwin) {
       EXPECT_TRUE(close(a[0], e[0], 3e-6, 1e-5));
       EXPECT_TRUE(close(a[1], e[1], 2e-5, 1e-5));
     }
+  }
+}
+
+TEST(ResidualNorm, IsOneAfterTheOtherBitForBit) {
+  at::manual_seed(9);
+  const at::NoGradGuard no_grad;
+  for (const std::int64_t width : {3, 48, 130}) {
+    const at::Tensor h = at::randn({37, width}), update = at::randn({37, width}), first = at::randn({width}),
+                     second = at::randn({width}), none;
+    const RmsNormOptions options{.eps = 1e-5, .zero_centered = true};
+    const at::Tensor sum = h + rms_norm(update, first, options), plain = h + update;
+    const auto both = residual_norm(h, update, first, second, options);
+    EXPECT_TRUE(testing::identical(both[0], sum));
+    EXPECT_TRUE(testing::identical(both[1], rms_norm(sum, second, options)));
+    const auto after = residual_norm(h, update.t().contiguous().t(), none, second, options);
+    EXPECT_TRUE(testing::identical(after[0], plain));
+    EXPECT_TRUE(testing::identical(after[1], rms_norm(plain, second, options)));
+    const auto before = residual_norm(h, update, first, none, options);
+    EXPECT_TRUE(testing::identical(before[0], sum));
+    EXPECT_FALSE(before[1].defined());
   }
 }
 
@@ -126,15 +148,15 @@ TEST(Attention, RefusesParentsThatAreNone) {
 TEST_P(Attention, PagedEqualsPackedBitForBitHoweverTheSequenceIsCut) {
   const AttentionCase& p = GetParam();
   at::manual_seed(5);
-  const std::int64_t length = 53;
+  const std::int64_t length = 141;
   const at::Tensor q = at::randn({length, p.heads, p.head_dim}), k = at::randn({length, p.kv_heads, p.head_dim});
   const at::Tensor v = at::randn({length, p.kv_heads, p.head_dim});
   const AttentionOptions options{.scale = 0.7, .softcap = p.softcap, .window = p.window};
   const at::Tensor whole = packed_attention(q, k, v, at::tensor({std::int64_t{0}, length}), options);
-  const at::Tensor table = at::tensor({4, 1, 3, 0}, at::kInt).unsqueeze(0);
-  for (const std::int64_t step : {1, 7, 53}) {
-    at::Tensor keys = at::zeros({5, p.kv_heads, p.head_dim, kCacheBlock}),
-               values = at::zeros({5, p.kv_heads, kCacheBlock, p.head_dim});
+  const at::Tensor table = at::tensor({4, 1, 3, 0, 9, 7, 8, 2, 6}, at::kInt).unsqueeze(0);
+  for (const std::int64_t step : {1, 7, 53, 141}) {
+    at::Tensor keys = at::zeros({10, p.kv_heads, p.head_dim, kCacheBlock}),
+               values = at::zeros({10, p.kv_heads, kCacheBlock, p.head_dim});
     for (std::int64_t begin = 0; begin < length; begin += step) {
       const std::int64_t n = std::min(step, length - begin);
       const at::Tensor positions = at::arange(begin, begin + n);
@@ -156,7 +178,7 @@ TEST_P(Attention, PagedEqualsPackedBitForBitHoweverTheSequenceIsCut) {
 INSTANTIATE_TEST_SUITE_P(Shapes, Attention,
                          ::testing::Values(AttentionCase{4, 2, 16, 0, 0.0}, AttentionCase{4, 2, 16, 5, 6.0},
                                            AttentionCase{3, 1, 8, 16, 50.0}, AttentionCase{2, 2, 80, 0, 6.0},
-                                           AttentionCase{6, 2, 36, 1, 0.0}));
+                                           AttentionCase{6, 2, 36, 1, 0.0}, AttentionCase{2, 1, 112, 0, 6.0}));
 
 // Half precision runs through the float32 kernel: closer to the exact result than its twin, and without a matrix of
 // scores.
@@ -287,6 +309,33 @@ TEST(Linear, RowsDoNotDependOnEachOther) {
   for (const std::int64_t rows : {1, 7, 64}) {
     EXPECT_TRUE(testing::identical(ops::linear(x.narrow(0, 11, rows), w1), all.narrow(0, 11, rows).narrow(1, 0, 130)));
   }
+}
+
+TEST(Linear, ManyRowsInManyThreadsHaveTheBitsOfFew) {
+  at::manual_seed(10);
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  const at::Tensor x = at::randn({1000, 700}), w = at::randn({140, 700}), bias = at::randn({140});
+  for (const WeightFormat format : {WeightFormat::kFloat32, WeightFormat::kInt8}) {
+    const PackedWeight packed = PackedWeight::pack({&w, 1}, {}, format);
+    const at::Tensor all = packed.multiply(x);
+    for (const std::int64_t rows : {1, 50, 383}) {
+      EXPECT_TRUE(testing::identical(packed.multiply(x.narrow(0, 311, rows)), all.narrow(0, 311, rows))) << rows;
+    }
+    const auto gated = [](const at::Tensor& both, Gate kind) {
+      return gated_activation(both.narrow(1, 0, 70), both.narrow(1, 70, 70), kind);
+    };
+    EXPECT_LT(PackedWeight::rows_at_once(1000), 1000);
+    for (const Gate kind : {Gate::kGeluTanh, Gate::kSilu, Gate::kGelu}) {
+      EXPECT_TRUE(testing::identical(packed.multiply_gated(x, kind), gated(all, kind)));
+      EXPECT_TRUE(testing::identical(packed.multiply_gated(x.narrow(0, 5, 3), kind), gated(all.narrow(0, 5, 3), kind)));
+    }
+    const PackedWeight biased = PackedWeight::pack({&w, 1}, {&bias, 1}, format);
+    EXPECT_TRUE(testing::identical(biased.multiply_gated(x, Gate::kSilu), gated(all + bias, Gate::kSilu)));
+  }
+  at::set_num_threads(before);
+  EXPECT_THROW(PackedWeight::pack(std::vector{at::zeros({5, 8})}).multiply_gated(at::zeros({3, 8}), Gate::kSilu),
+               InputError);
 }
 
 TEST(Linear, Int8WeightsAreNearAndSmall) {

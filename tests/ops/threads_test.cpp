@@ -4,9 +4,14 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <set>
 #include <thread>
+#include <vector>
+
+#include "ops/shares.h"
 
 namespace sao {
 namespace {
@@ -25,6 +30,19 @@ TEST(Threads, ParallelForUsesThem) {
   });
   at::set_num_threads(before);
   EXPECT_EQ(threads.size(), 2u);
+}
+
+TEST(Threads, SharesCoverEverythingOnce) {
+  for (const std::int64_t count : {0, 1, 47, 48, 49, 1000, 5003}) {
+    std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
+    std::atomic<bool> fits = true;
+    ops::for_each_share(count, 48, 192, [&](std::int64_t begin, std::int64_t end) {
+      if (end - begin > 192 || begin % 48 != 0) fits = false;
+      for (std::int64_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+    });
+    EXPECT_TRUE(fits) << count;
+    EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](const std::atomic<int>& n) { return n == 1; })) << count;
+  }
 }
 
 }  // namespace

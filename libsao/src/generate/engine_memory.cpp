@@ -33,7 +33,7 @@ EngineMemory engine_memory(const ModelConfig& config, at::ScalarType dtype, at::
   const std::int64_t logits = std::min(rows, detail::most_logit_rows(config.vocab_size)) * config.vocab_size * 4;
   return {.parts = {{"packed weights", packed_bytes(config, dtype, device, options.int8_weights)},
                     {"KV cache", blocks * block},
-                    {"step", inference_bytes(config, dtype, prefill + running) + logits}},
+                    {"step", inference_bytes(config, dtype, device, prefill + running) + logits}},
           .sequences = std::min(options.max_batch, blocks / need.least)};
 }
 

@@ -95,10 +95,12 @@ at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const Pack
                                        ? ops::residual_norm(h, update, w.post_attention_norm, w.pre_mlp_norm, norm)
                                        : ops::residual_norm(h, update, none, w.post_attention_norm, norm);
 
-  const std::vector<at::Tensor> gate_up =
-      project(w.gate_up, packed ? &packed->gate_up : nullptr, mlp_input, {I, I}, dropout);
-  const at::Tensor mlp = project(w.down, packed ? &packed->down : nullptr,
-                                 ops::gated_activation(gate_up[0], gate_up[1], gate_of(c)), {H}, dropout)[0];
+  const auto gated = [&] {
+    if (packed) return packed->gate_up.multiply_gated(mlp_input, gate_of(c));
+    const std::vector<at::Tensor> gate_up = project(w.gate_up, nullptr, mlp_input, {I, I}, dropout);
+    return ops::gated_activation(gate_up[0], gate_up[1], gate_of(c));
+  };
+  const at::Tensor mlp = project(w.down, packed ? &packed->down : nullptr, gated(), {H}, dropout)[0];
   return ops::residual_norm(middle, mlp, c.post_norms ? w.post_mlp_norm : none, none, norm)[0];
 }
 

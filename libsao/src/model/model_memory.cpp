@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "sao/ops/linear.h"
+
 namespace sao {
 namespace {
 
@@ -54,10 +56,12 @@ std::int64_t packed_bytes(const ModelConfig& config, at::ScalarType dtype, at::D
   return config.num_hidden_layers * layer + matrix(config.vocab_size, w.hidden);
 }
 
-std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens) {
+std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::int64_t tokens) {
   const Widths w(config);
+  const bool in_shares = device.is_cpu() && dtype == at::kFloat && !config.mlp_bias && config.hidden_act != "gelu";
+  const std::int64_t gate_rows = in_shares ? ops::PackedWeight::rows_at_once(tokens) : tokens;
   // In the MLP: q, k, v and what attention gave are still there.
-  return tokens * size_of(dtype) * (6 * w.hidden + 2 * (w.q + w.kv) + 3 * w.inner);
+  return size_of(dtype) * (tokens * (6 * w.hidden + 2 * (w.q + w.kv) + w.inner) + gate_rows * 2 * w.inner);
 }
 
 std::int64_t activation_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens,

@@ -14,6 +14,7 @@
 #include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "ops/reference.h"
+#include "ops/shares.h"
 #include "sao/base/error.h"
 #include "sao/ops/pointwise.h"
 
@@ -450,45 +451,63 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
   const std::int32_t* table = block_tables.const_data_ptr<std::int32_t>();
   const std::int64_t table_stride = block_tables.stride(0);
 
-  const std::int64_t tile = kernels().attention_rows;
-  at::parallel_for(0, sequences * kv_heads, 4, [&](std::int64_t task_begin, std::int64_t task_end) {
-    std::vector<const float*> key_blocks, value_blocks;
-    std::vector<float> scores;
-    for (std::int64_t task = task_begin; task < task_end; ++task) {
-      const std::int64_t s = task % sequences, kv_head = task / sequences;  // heads first, as above
-      const std::int64_t blocks = (length[s] + B - 1) / B, new_tokens = start[s + 1] - start[s];
-      key_blocks.resize(static_cast<std::size_t>(blocks));
-      value_blocks.resize(static_cast<std::size_t>(blocks));
-      for (std::int64_t b = 0; b < blocks; ++b) {
-        const std::int64_t at = table[s * table_stride + b] * block_floats + kv_head * head_dim * B;
-        key_blocks[static_cast<std::size_t>(b)] = key_data + at;
-        value_blocks[static_cast<std::size_t>(b)] = value_data + at;
-      }
-      scores.resize(static_cast<std::size_t>(tile * blocks * B));
-      AttentionRow rows[kMostAttentionRows];
-      std::int64_t filled = 0;
-      const auto flush = [&] {
-        if (filled > 0) {
-          kernels().attention(filled, rows, head_dim, key_blocks.data(), value_blocks.data(),
-                              static_cast<float>(options.scale), static_cast<float>(options.softcap), scores.data());
-        }
-        filled = 0;
-      };
-      for (std::int64_t i = 0; i < new_tokens; ++i) {
-        const std::int64_t position = length[s] - new_tokens + i, token = start[s] + i;
-        for (std::int64_t g = 0; g < group; ++g) {
-          const std::int64_t head = kv_head * group + g;
-          rows[filled++] = {.query = HeadRows(q, head)[token],
-                            .out = out_data + token * heads * head_dim + head * head_dim,
-                            .log_sum_exp = nullptr,
-                            .first_key = first_key(position, options.window),
-                            .last_key = position};
-          if (filled == tile) flush();
-        }
-      }
-      flush();
+  // Some of a sequence's new tokens each.
+  struct Piece {
+    std::int64_t sequence, begin, end;
+  };
+  constexpr std::int64_t kPieceTokens = 64;
+  std::vector<Piece> pieces;
+  double pairs = 0;
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    const std::int64_t new_tokens = start[s + 1] - start[s];
+    pairs += static_cast<double>(new_tokens * length[s]);
+    for (std::int64_t begin = 0; begin < new_tokens; begin += kPieceTokens) {
+      pieces.push_back({.sequence = s, .begin = begin, .end = std::min(new_tokens, begin + kPieceTokens)});
     }
-  });
+  }
+  const std::int64_t tile = kernels().attention_rows, count = static_cast<std::int64_t>(pieces.size());
+  const bool is_small = 4.0 * pairs * static_cast<double>(heads * head_dim) < 4e5;  // a thread would not pay
+  for_each_share(count * kv_heads, is_small ? count * kv_heads : 1, 64,
+                 [&](std::int64_t task_begin, std::int64_t task_end) {
+                   std::vector<const float*> key_blocks, value_blocks;
+                   std::vector<float> scores;
+                   for (std::int64_t task = task_begin; task < task_end; ++task) {
+                     const Piece& piece = pieces[static_cast<std::size_t>(task % count)];
+                     const std::int64_t s = piece.sequence, kv_head = task / count;
+                     const std::int64_t blocks = (length[s] + B - 1) / B, new_tokens = start[s + 1] - start[s];
+                     key_blocks.resize(static_cast<std::size_t>(blocks));
+                     value_blocks.resize(static_cast<std::size_t>(blocks));
+                     for (std::int64_t b = 0; b < blocks; ++b) {
+                       const std::int64_t at = table[s * table_stride + b] * block_floats + kv_head * head_dim * B;
+                       key_blocks[static_cast<std::size_t>(b)] = key_data + at;
+                       value_blocks[static_cast<std::size_t>(b)] = value_data + at;
+                     }
+                     scores.resize(static_cast<std::size_t>(tile * blocks * B));
+                     AttentionRow rows[kMostAttentionRows];
+                     std::int64_t filled = 0;
+                     const auto flush = [&] {
+                       if (filled > 0) {
+                         kernels().attention(filled, rows, head_dim, key_blocks.data(), value_blocks.data(),
+                                             static_cast<float>(options.scale), static_cast<float>(options.softcap),
+                                             scores.data());
+                       }
+                       filled = 0;
+                     };
+                     for (std::int64_t i = piece.begin; i < piece.end; ++i) {
+                       const std::int64_t position = length[s] - new_tokens + i, token = start[s] + i;
+                       for (std::int64_t g = 0; g < group; ++g) {
+                         const std::int64_t head = kv_head * group + g;
+                         rows[filled++] = {.query = HeadRows(q, head)[token],
+                                           .out = out_data + token * heads * head_dim + head * head_dim,
+                                           .log_sum_exp = nullptr,
+                                           .first_key = first_key(position, options.window),
+                                           .last_key = position};
+                         if (filled == tile) flush();
+                       }
+                     }
+                     flush();
+                   }
+                 });
   return out;
 }
 

@@ -43,6 +43,10 @@ struct Kernels {
   // y = x * rsqrt(mean(x^2) + eps) * (offset + weight); inverse_rms[rows] may be null.
   void (*rms_norm)(std::int64_t rows, std::int64_t width, const float* x, const float* weight, float offset, float eps,
                    float* y, float* inverse_rms);
+  // sum = h + update, or h + rms_norm(update) where update_weight is not null; y = rms_norm(sum) where weight is not
+  // null. The same bits as one after the other.
+  void (*residual_norm)(std::int64_t rows, std::int64_t width, const float* h, const float* update,
+                        const float* update_weight, const float* weight, float offset, float eps, float* sum, float* y);
   // Adds to weight_grad[width]; writes x_grad.
   void (*rms_norm_backward)(std::int64_t rows, std::int64_t width, const float* x, const float* weight, float offset,
                             const float* inverse_rms, const float* y_grad, float* x_grad, float* weight_grad);

@@ -84,18 +84,22 @@ inline Vec vexp(Vec x) {
   return underflow ? Vec{} : result;
 }
 
-// tanh: an odd polynomial near 0 (Cephes tanhf), 1 - 2 / (exp(2|x|) + 1) elsewhere.
+// tanh as x P(x^2) / Q(x^2), fitted to the least relative error on |x| <= 9.01, where float32 has reached 1: 2e-8 of
+// the fraction itself, 5 units in the last place at most with its roundings (near 8; 0.6 in the mean).
 inline Vec vtanh(Vec x) {
-  const Vec magnitude = x < 0.0f ? -x : x;
+  x = vmin(splat(9.01f), vmax(splat(-9.01f), x));  // in this order a NaN passes through
   const Vec z = x * x;
-  Vec p = splat(-5.70498872745e-3f);
-  p = p * z + 2.06390887954e-2f;
-  p = p * z - 5.37397155531e-2f;
-  p = p * z + 1.33314422036e-1f;
-  p = p * z - 3.33332819422e-1f;
-  const Vec near_zero = p * z * x + x;
-  const Vec far = 1.0f - 2.0f / (vexp(vmin(splat(20.0f), magnitude) * 2.0f) + 1.0f);
-  return magnitude < 0.625f ? near_zero : (x < 0.0f ? -far : far);
+  Vec p = splat(1.33368271e-8f);
+  p = p * z + 2.05962583e-5f;
+  p = p * z + 3.49481010e-3f;
+  p = p * z + 1.33803708e-1f;
+  p = p * z + 0.99999998f;
+  Vec q = splat(7.76927427e-7f);
+  q = q * z + 3.28436167e-4f;
+  q = q * z + 2.58740231e-2f;
+  q = q * z + 4.67136862e-1f;
+  q = q * z + 1.0f;
+  return vmin(splat(1.0f), vmax(splat(-1.0f), x * p / q));
 }
 
 inline float log_of(float x) { return __builtin_logf(x); }
@@ -114,6 +118,21 @@ void rms_norm(std::int64_t rows, std::int64_t width, const float* x, const float
       const Vec v = load_up_to(x + i, width - i) * inverse * (load_up_to(weight + i, width - i) + offset);
       store_up_to(y + i, v, width - i);
     }
+  }
+}
+
+void residual_norm(std::int64_t rows, std::int64_t width, const float* h, const float* update,
+                   const float* update_weight, const float* weight, float offset, float eps, float* sum, float* y) {
+  for (std::int64_t r = 0; r < rows; ++r, h += width, update += width, sum += width) {
+    const float* added = update;
+    if (update_weight != nullptr) {
+      rms_norm(1, width, update, update_weight, offset, eps, sum, nullptr);
+      added = sum;
+    }
+    for (std::int64_t i = 0; i < width; i += W) {
+      store_up_to(sum + i, load_up_to(h + i, width - i) + load_up_to(added + i, width - i), width - i);
+    }
+    if (weight != nullptr) rms_norm(1, width, sum, weight, offset, eps, y + r * width, nullptr);
   }
 }
 
@@ -240,7 +259,7 @@ constexpr std::int64_t kTileRows = 6;
 #else
 constexpr std::int64_t kTileRows = 4;
 #endif
-constexpr std::int64_t kDepth = 256;  // k at a time, so that a panel's slice stays in the first-level cache
+constexpr std::int64_t kDepth = 640;  // k at a time
 
 void pack(std::int64_t n, std::int64_t k, const float* weight, float* packed) {
   for (std::int64_t first = 0; first < n; first += kPanel) {
@@ -250,13 +269,37 @@ void pack(std::int64_t n, std::int64_t k, const float* weight, float* packed) {
   }
 }
 
-constexpr std::int64_t kRowBlock =
-    20 * kTileRows;  // rows at a time, so that their slices stay in the second-level cache
+// Rows at a time, so that their slices stay in the second-level cache.
+constexpr std::int64_t kRowBlock = 16 * kTileRows;
 
-// Rows of x as a tile reads them: out[j * rows + r].
-inline void pack_rows(std::int64_t rows, std::int64_t depth, const float* x, std::int64_t x_stride, float* out) {
-  for (std::int64_t j = 0; j < depth; ++j) {
-    for (std::int64_t r = 0; r < rows; ++r) out[j * rows + r] = x[r * x_stride + j];
+using Four = float __attribute__((vector_size(16)));
+using FourU = float __attribute__((vector_size(16), aligned(4), may_alias));
+
+// Rows of x as a tile reads them: out[j * kRows + r]. Squares of four by four, then what is left.
+template <std::int64_t kRows>
+void pack_rows(std::int64_t depth, const float* x, std::int64_t x_stride, float* out) {
+  constexpr std::int64_t kFours = kRows / 4 * 4;
+  std::int64_t j = 0;
+  for (; kFours > 0 && j + 4 <= depth; j += 4) {
+    for (std::int64_t r = 0; r < kFours; r += 4) {
+      Four row[4];
+      for (std::int64_t i = 0; i < 4; ++i) row[i] = *reinterpret_cast<const FourU*>(x + (r + i) * x_stride + j);
+      const Four a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+      const Four b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+      const Four c = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+      const Four d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+      const auto to = [&](std::int64_t i) { return reinterpret_cast<FourU*>(out + (j + i) * kRows + r); };
+      *to(0) = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+      *to(1) = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+      *to(2) = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+      *to(3) = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+    }
+    for (std::int64_t r = kFours; r < kRows; ++r) {
+      for (std::int64_t i = j; i < j + 4; ++i) out[i * kRows + r] = x[r * x_stride + i];
+    }
+  }
+  for (; j < depth; ++j) {
+    for (std::int64_t r = 0; r < kRows; ++r) out[j * kRows + r] = x[r * x_stride + j];
   }
 }
 
@@ -308,6 +351,17 @@ constexpr TileFunction kTiles[] = {
 #endif
 };
 
+using PackRowsFunction = void (*)(std::int64_t, const float*, std::int64_t, float*);
+constexpr PackRowsFunction kPackRows[] = {
+    pack_rows<1>, pack_rows<2>, pack_rows<3>, pack_rows<4>,
+#if SAO_WIDTH >= 8
+    pack_rows<5>, pack_rows<6>,
+#endif
+#if SAO_WIDTH == 16
+    pack_rows<7>, pack_rows<8>, pack_rows<9>, pack_rows<10>, pack_rows<11>, pack_rows<12>,
+#endif
+};
+
 // All rows of a block by one panel's slice. `next`: `next_bytes` that are read after it; the tiles ask for a part each,
 // so that the memory works while they compute.
 inline void gemm_panel(std::int64_t rows, std::int64_t depth, const float* x, const float* panel, const void* next,
@@ -323,7 +377,7 @@ inline void gemm_panel(std::int64_t rows, std::int64_t depth, const float* x, co
   }
 }
 
-// Calls slice(first row, rows, first k, depth, packed rows) for every block of rows and slice of k.
+// Calls slice(first row, rows, first k, depth) for every block of rows and slice of k, after packing it.
 template <class Slice>
 inline void for_each_slice(std::int64_t m, std::int64_t k, const float* x, std::int64_t x_stride, float* scratch,
                            const Slice& slice) {
@@ -333,7 +387,7 @@ inline void for_each_slice(std::int64_t m, std::int64_t k, const float* x, std::
       const std::int64_t depth = k - start < kDepth ? k - start : kDepth;
       for (std::int64_t r = 0; r < rows; r += kTileRows) {
         const std::int64_t count = rows - r < kTileRows ? rows - r : kTileRows;
-        pack_rows(count, depth, x + (row + r) * x_stride + start, x_stride, scratch + r * depth);
+        kPackRows[count - 1](depth, x + (row + r) * x_stride + start, x_stride, scratch + r * depth);
       }
       slice(row, rows, start, depth);
     }
@@ -500,13 +554,13 @@ inline void dot_some_blocks(const Row* row, const float* Row::*vector, std::int6
   }
 }
 
-// scores[r][j] = query[r] . key[j] for the blocks first_block .. last_block. Few rows take several blocks at once: a
-// sum waits for its last addition, eight of them keep the adders busy.
+// scores[r][j] = query[r] . key[j] for the blocks first_block .. last_block. Several blocks at once: a sum waits for
+// its last addition, and a query's number that is loaded once serves all of them.
 template <std::int64_t kRows, class Row>
 inline void dot_blocks(const Row* row, const float* Row::*vector, std::int64_t head_dim, const float* const* blocks,
                        std::int64_t first_block, std::int64_t last_block, float* scores, std::int64_t stride) {
-  constexpr std::int64_t kSums = kRows * kVecsPerBlock;
-  constexpr std::int64_t kBlocks = kSums >= 8 ? 1 : kSums >= 3 ? 2 : 4;
+  constexpr std::int64_t kSums = kRows * kVecsPerBlock, kRegisters = SAO_WIDTH == 16 ? 32 : 16;
+  constexpr std::int64_t kBlocks = kSums >= kRegisters / 2 ? 1 : kSums >= 3 ? 2 : 4;
   std::int64_t b = first_block;
   for (; b + kBlocks - 1 <= last_block; b += kBlocks) {
     dot_some_blocks<kRows, kBlocks>(row, vector, head_dim, blocks + b, scores + b * B, stride);
@@ -527,10 +581,36 @@ inline void block_range(std::int64_t rows, const Row* row, std::int64_t* first_b
   *last_block = last / B;
 }
 
-inline Vec lane_index(std::int64_t start) {
+inline Vec lane_indices() {
   Vec v;
-  for (std::int64_t i = 0; i < W; ++i) v[i] = static_cast<float>(start + i);
+  for (std::int64_t i = 0; i < W; ++i) v[i] = static_cast<float>(i);
   return v;
+}
+
+// kVecs vectors of the rows' outputs, from column d: the values' sums by the scores' weights, times inverse_sum.
+template <std::int64_t kRows, std::int64_t kVecs>
+inline void weighted_values(const AttentionRow* row, std::int64_t head_dim, std::int64_t d,
+                            const float* const* value_blocks, std::int64_t first_block, std::int64_t last_block,
+                            const float* scores, std::int64_t stride, const float* inverse_sum) {
+  Vec acc[kRows][kVecs] = {};
+  const std::int64_t last = head_dim - d - (kVecs - 1) * W;  // columns of the last vector
+  for (std::int64_t b = first_block; b <= last_block; ++b) {
+    const float* value = value_blocks[b] + d;
+    const float* weight = scores + b * B;
+    for (std::int64_t j = 0; j < B; ++j, ++weight, value += head_dim) {
+      Vec v[kVecs];
+      for (std::int64_t i = 0; i + 1 < kVecs; ++i) v[i] = load(value + i * W);
+      v[kVecs - 1] = load_up_to(value + (kVecs - 1) * W, last);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        const Vec p = splat(weight[r * stride]);
+        for (std::int64_t i = 0; i < kVecs; ++i) acc[r][i] += p * v[i];
+      }
+    }
+  }
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t i = 0; i + 1 < kVecs; ++i) store(row[r].out + d + i * W, acc[r][i] * inverse_sum[r]);
+    store_up_to(row[r].out + d + (kVecs - 1) * W, acc[r][kVecs - 1] * inverse_sum[r], last);
+  }
 }
 
 template <std::int64_t kRows>
@@ -541,15 +621,16 @@ void attention_rows(const AttentionRow* row, std::int64_t head_dim, const float*
   const std::int64_t stride = (last_block + 1) * B;
   dot_blocks<kRows>(row, &AttentionRow::query, head_dim, key_blocks, first_block, last_block, scores, stride);
 
+  const Vec lanes = lane_indices();
+  const float inner_scale = softcap > 0.0f ? scale / softcap : scale;
   float inverse_sum[kRows];
   for (std::int64_t r = 0; r < kRows; ++r) {
     float* s = scores + r * stride;
     const float first = static_cast<float>(row[r].first_key), last = static_cast<float>(row[r].last_key);
-    Vec best = splat(kMasked);
-    for (std::int64_t j = first_block * B; j < stride; j += W) {
-      const Vec index = lane_index(j);
-      Vec v = load(s + j) * scale;
-      if (softcap > 0.0f) v = softcap * vtanh(v / softcap);
+    Vec best = splat(kMasked), index = lanes + static_cast<float>(first_block * B);
+    for (std::int64_t j = first_block * B; j < stride; j += W, index += static_cast<float>(W)) {
+      Vec v = load(s + j) * inner_scale;
+      if (softcap > 0.0f) v = softcap * vtanh(v);
       v = ((index >= first) & (index <= last)) ? v : splat(kMasked);
       store(s + j, v);
       best = vmax(best, v);
@@ -566,24 +647,19 @@ void attention_rows(const AttentionRow* row, std::int64_t head_dim, const float*
     if (row[r].log_sum_exp != nullptr) *row[r].log_sum_exp = peak + log_of(total);
   }
 
-  for (std::int64_t d = 0; d < head_dim; d += 2 * W) {
-    const std::int64_t left = head_dim - d;
-    Vec acc[kRows][2] = {};
-    for (std::int64_t b = first_block; b <= last_block; ++b) {
-      const float* value = value_blocks[b] + d;
-      for (std::int64_t j = 0; j < B; ++j, value += head_dim) {
-        const Vec v0 = load_up_to(value, left);
-        const Vec v1 = left > W ? load_up_to(value + W, left - W) : Vec{};
-        for (std::int64_t r = 0; r < kRows; ++r) {
-          const Vec p = splat(scores[r * stride + b * B + j]);
-          acc[r][0] += p * v0;
-          acc[r][1] += p * v1;
-        }
-      }
-    }
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      store_up_to(row[r].out + d, acc[r][0] * inverse_sum[r], left);
-      if (left > W) store_up_to(row[r].out + d + W, acc[r][1] * inverse_sum[r], left - W);
+  for (std::int64_t d = 0; d < head_dim;) {
+    const std::int64_t left = (head_dim - d + W - 1) / W;  // vectors
+    const auto some = [&]<std::int64_t kVecs>() {
+      weighted_values<kRows, kVecs>(row, head_dim, d, value_blocks, first_block, last_block, scores, stride,
+                                    inverse_sum);
+      d += kVecs * W;
+    };
+    if (left == 3 || left > 4) {
+      some.template operator()<3>();
+    } else if (left != 1) {
+      some.template operator()<2>();
+    } else {
+      some.template operator()<1>();
     }
   }
 }
@@ -615,6 +691,8 @@ void attention_backward_rows(const AttentionBackwardRow* row, std::int64_t head_
   dot_blocks<kRows>(row, &AttentionBackwardRow::out_grad, head_dim, value_blocks_t, first_block, last_block,
                     score_grads, stride);
 
+  const Vec lanes = lane_indices();
+  const float inner_scale = softcap > 0.0f ? scale / softcap : scale;
   for (std::int64_t r = 0; r < kRows; ++r) {
     Vec dots{};
     for (std::int64_t d = 0; d < head_dim; d += W) {
@@ -622,12 +700,12 @@ void attention_backward_rows(const AttentionBackwardRow* row, std::int64_t head_
     }
     const float delta = sum_lanes(dots);
     const float first = static_cast<float>(row[r].first_key), last = static_cast<float>(row[r].last_key);
-    for (std::int64_t j = first_block * B; j < stride; j += W) {
-      const Vec index = lane_index(j);
-      Vec v = load(scores + r * stride + j) * scale;
+    Vec index = lanes + static_cast<float>(first_block * B);
+    for (std::int64_t j = first_block * B; j < stride; j += W, index += static_cast<float>(W)) {
+      Vec v = load(scores + r * stride + j) * inner_scale;
       Vec slope = splat(scale);
       if (softcap > 0.0f) {
-        const Vec t = vtanh(v / softcap);
+        const Vec t = vtanh(v);
         v = softcap * t;
         slope = slope * (1.0f - t * t);
       }
@@ -752,6 +830,7 @@ void softcap_flat(std::int64_t count, float* z, float cap) {
 const Kernels SAO_CONCAT(kKernels_, SAO_ISA) = {
     .name = SAO_STRING(SAO_ISA),
     .rms_norm = rms_norm,
+    .residual_norm = residual_norm,
     .rms_norm_backward = rms_norm_backward,
     .rotary = rotary,
     .gate = gate,

@@ -11,7 +11,9 @@
 
 #include "ops/checks.h"
 #include "ops/kernels.h"
+#include "ops/shares.h"
 #include "sao/base/error.h"
+#include "sao/ops/pointwise.h"
 
 namespace sao::ops {
 
@@ -81,44 +83,96 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<c
   return packed;
 }
 
-at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
+namespace {
+
+// Rows of a product that a thread takes at a time, and how many there must be of them for each: the weights, of which
+// it then reads all, are paid for.
+constexpr std::int64_t kLeastRows = 48, kMostRows = 192;
+
+bool is_split_by_rows(std::int64_t rows) { return rows >= at::get_num_threads() * kMostRows; }
+
+std::int64_t threads_for(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(outputs * inputs);
+  return flops < 2e5 ? 1 : at::get_num_threads();  // enough work each to pay for a thread
+}
+
+std::int64_t share(std::int64_t count, std::int64_t threads) {
+  return std::max<std::int64_t>(1, (count + threads - 1) / threads);
+}
+
+}  // namespace
+
+at::Tensor PackedWeight::checked(const at::Tensor& x, std::string_view what) const {
   if (!defined() || !supports(x) || x.dim() != 2 || x.size(1) != inputs_) {
-    throw InputError(fmt::format("PackedWeight::multiply: x {} on {}, expected [rows, {}] float32 on the CPU",
+    throw InputError(fmt::format("PackedWeight::{}: x {} on {}, expected [rows, {}] float32 on the CPU", what,
                                  describe(x), x.device().str(), inputs_));
   }
-  const at::Tensor input = x.stride(1) == 1 ? x : x.contiguous();
-  const std::int64_t rows = input.size(0);
-  at::Tensor y = at::empty({rows, outputs_}, input.options().requires_grad(false));
+  return x.stride(1) == 1 ? x : x.contiguous();
+}
+
+void PackedWeight::multiply_rows(std::int64_t rows, const float* x, std::int64_t x_stride, std::int64_t first_panel,
+                                 std::int64_t last_panel, float* y) const {
   const Kernels& kernel = kernels();
-  const std::int64_t panels = storage_.size(0);
+  const std::unique_ptr<float[]> scratch(new float[static_cast<std::size_t>(kernel.gemm_scratch(rows))]);
+  if (scales_.defined()) {
+    kernel.gemm_int8(rows, outputs_, inputs_, x, x_stride, storage_.const_data_ptr<std::int8_t>(),
+                     scales_.const_data_ptr<float>(), first_panel, last_panel, y, outputs_, scratch.get());
+  } else {
+    kernel.gemm(rows, outputs_, inputs_, x, x_stride, storage_.const_data_ptr<float>(), first_panel, last_panel, y,
+                outputs_, scratch.get());
+  }
+}
+
+at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
+  const at::Tensor input = checked(x, "multiply");
+  const std::int64_t rows = input.size(0), panels = storage_.size(0), stride = input.stride(0);
+  at::Tensor y = at::empty({rows, outputs_}, input.options().requires_grad(false));
   const float* from = input.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
-  const auto gemm = [&](std::int64_t first_row, std::int64_t last_row, std::int64_t first_panel,
-                        std::int64_t last_panel) {
-    const std::int64_t scratch_size = kernel.gemm_scratch(last_row - first_row);
-    const std::unique_ptr<float[]> scratch(new float[static_cast<std::size_t>(scratch_size)]);
-    const float* x_rows = from + first_row * input.stride(0);
-    float* y_rows = to + first_row * outputs_;
-    if (scales_.defined()) {
-      kernel.gemm_int8(last_row - first_row, outputs_, inputs_, x_rows, input.stride(0),
-                       storage_.const_data_ptr<std::int8_t>(), scales_.const_data_ptr<float>(), first_panel, last_panel,
-                       y_rows, outputs_, scratch.get());
-    } else {
-      kernel.gemm(last_row - first_row, outputs_, inputs_, x_rows, input.stride(0), storage_.const_data_ptr<float>(),
-                  first_panel, last_panel, y_rows, outputs_, scratch.get());
-    }
+  // By panels, so that a thread streams its weights once; by rows where there are enough, so that each packs its own.
+  const std::int64_t threads = threads_for(rows, outputs_, inputs_);
+  const auto some_rows = [&](std::int64_t begin, std::int64_t end) {
+    multiply_rows(end - begin, from + begin * stride, stride, 0, panels, to + begin * outputs_);
   };
-  // Tasks of enough work each to pay for a thread; split by panels, so that a thread streams its weights once.
-  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(outputs_ * inputs_);
-  const std::int64_t threads = flops < 2e5 ? 1 : at::get_num_threads();
-  const std::int64_t grain = std::max<std::int64_t>(1, (panels + threads - 1) / threads);
-  if (panels >= threads) {
-    at::parallel_for(0, panels, grain, [&](std::int64_t begin, std::int64_t end) { gemm(0, rows, begin, end); });
+  if (is_split_by_rows(rows)) {
+    for_each_share(rows, kLeastRows, kMostRows, some_rows);
+  } else if (panels < threads) {
+    at::parallel_for(0, rows, share(rows, threads), some_rows);
   } else {
-    at::parallel_for(0, rows, std::max<std::int64_t>(1, (rows + threads - 1) / threads),
-                     [&](std::int64_t begin, std::int64_t end) { gemm(begin, end, 0, panels); });
+    at::parallel_for(0, panels, share(panels, threads),
+                     [&](std::int64_t begin, std::int64_t end) { multiply_rows(rows, from, stride, begin, end, to); });
   }
   if (bias_.defined()) y.add_(bias_);
+  return y;
+}
+
+std::int64_t PackedWeight::rows_at_once(std::int64_t rows) {
+  return is_split_by_rows(rows) ? at::get_num_threads() * kMostRows : rows;
+}
+
+at::Tensor PackedWeight::multiply_gated(const at::Tensor& x, Gate kind) const {
+  const at::Tensor input = checked(x, "multiply_gated");
+  if (outputs_ % 2 != 0) {
+    throw InputError(
+        fmt::format("PackedWeight::multiply_gated: {} outputs, expected as many of up as of gate", outputs_));
+  }
+  const std::int64_t rows = input.size(0), width = outputs_ / 2;
+  if (!is_split_by_rows(rows) || bias_.defined() || kind == Gate::kGelu) {
+    const at::Tensor both = multiply(input);
+    return gated_activation(both.narrow(1, 0, width), both.narrow(1, width, width), kind);
+  }
+  at::Tensor y = at::empty({rows, width}, input.options().requires_grad(false));
+  at::Tensor both = at::empty({rows_at_once(rows), outputs_}, y.options());  // kMostRows for each thread
+  const float* from = input.const_data_ptr<float>();
+  float* to = y.mutable_data_ptr<float>();
+  float* of_threads = both.mutable_data_ptr<float>();
+  const std::int64_t stride = input.stride(0), panels = storage_.size(0);
+  const GateKind gate = kind == Gate::kSilu ? GateKind::kSilu : GateKind::kGeluTanh;
+  for_each_share(rows, kLeastRows, kMostRows, [&](std::int64_t begin, std::int64_t end) {
+    float* products = of_threads + at::get_thread_num() * kMostRows * outputs_;
+    multiply_rows(end - begin, from + begin * stride, stride, 0, panels, products);
+    kernels().gate(gate, end - begin, width, products, products + width, outputs_, to + begin * width);
+  });
   return y;
 }
 

@@ -56,6 +56,32 @@ at::Tensor rms_norm_rows(const at::Tensor& x, const at::Tensor& weight, const Rm
   return y;
 }
 
+// A norm's weight for rows of x, or none.
+bool is_scale_of(const at::Tensor& x, const at::Tensor& weight) {
+  return !weight.defined() || (alike(x, weight) && weight.dim() == 1 && weight.size(0) == x.size(1));
+}
+
+std::array<at::Tensor, 2> residual_norm_rows(const at::Tensor& h, const at::Tensor& update,
+                                             const at::Tensor& update_weight, const at::Tensor& weight,
+                                             const RmsNormOptions& options) {
+  const auto contiguous = [](const at::Tensor& t) { return t.defined() ? t.contiguous() : t; };
+  const auto data = [](const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; };
+  const at::Tensor h_rows = h.contiguous(), update_rows = update.contiguous(), update_scale = contiguous(update_weight),
+                   scale = contiguous(weight);
+  at::Tensor sum = at::empty_like(h_rows), y = scale.defined() ? at::empty_like(h_rows) : at::Tensor();
+  const std::int64_t width = h_rows.size(1);
+  const float *from = data(h_rows), *added = data(update_rows);
+  float* to = sum.mutable_data_ptr<float>();
+  float* normed = y.defined() ? y.mutable_data_ptr<float>() : nullptr;
+  at::parallel_for(0, h_rows.size(0), grain(width), [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * width;
+    kernels().residual_norm(end - begin, width, from + at, added + at, data(update_scale), data(scale),
+                            options.zero_centered ? 1.0f : 0.0f, static_cast<float>(options.eps), to + at,
+                            normed == nullptr ? nullptr : normed + at);
+  });
+  return {sum, y};
+}
+
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, double eps,
                             bool zero_centered) {
@@ -218,6 +244,9 @@ std::array<at::Tensor, 2> residual_norm(const at::Tensor& h, const at::Tensor& u
   if (!at::GradMode::is_enabled() && alike(h, update) && h.sizes().equals(update.sizes())) {
     if (const cuda::Table* gpu = cuda::kernels_for(h))
       return gpu->residual_norm(h, update, update_weight, weight, options);
+    if (on_cpu(h) && h.dim() == 2 && is_scale_of(h, update_weight) && is_scale_of(h, weight)) {
+      return residual_norm_rows(h, update, update_weight, weight, options);
+    }
   }
   const at::Tensor sum = h + (update_weight.defined() ? rms_norm(update, update_weight, options) : update);
   return {sum, weight.defined() ? rms_norm(sum, weight, options) : at::Tensor()};

@@ -62,7 +62,7 @@ MemoryParts training_memory(const ModelConfig& config, at::ScalarType dtype, at:
       {"reference weights", reference_given || options.reference.mode == "moving" ? weights : 0},
       {"packed weights", packed_bytes(config, dtype, device)},
       {"forward pass",
-       inference_bytes(config, dtype, std::min(options.micro_batch_tokens, options.batch_size * (pair - 2))) +
+       inference_bytes(config, dtype, device, std::min(options.micro_batch_tokens, options.batch_size * (pair - 2))) +
            chunk * size}};
   return total_bytes(scoring) > total_bytes(step) ? scoring : step;
 }

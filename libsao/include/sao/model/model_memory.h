@@ -35,8 +35,9 @@ std::int64_t weight_bytes(const ModelConfig& config, at::ScalarType dtype);
 /// CausalLM::with_int8_inference.
 std::int64_t packed_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, bool int8 = false);
 
-/// The most that CausalLM::hidden holds at one time of `tokens` tokens with gradients off, its result included.
-std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens);
+/// The most that CausalLM::hidden holds at one time of `tokens` tokens with gradients off, its result included; on the
+/// CPU with as many threads as LibTorch has now.
+std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::int64_t tokens);
 
 /// What CausalLM::hidden with gradients on keeps of `tokens` tokens for backward, its result included. With activation
 /// checkpointing a layer's input is all that is kept of it.

@@ -7,6 +7,9 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
+
+#include "sao/ops/pointwise.h"
 
 namespace sao::ops {
 
@@ -40,7 +43,19 @@ class PackedWeight {
   /// packed.
   at::Tensor multiply(const at::Tensor& x) const;
 
+  /// gated_activation of multiply(x)'s two halves, gate and up, with the same bits; of many rows rows_at_once at a
+  /// time, so that what is halved does not stand in memory as a whole. -> [rows, sum n_i / 2]. Throws as multiply, and
+  /// for an odd number of outputs.
+  at::Tensor multiply_gated(const at::Tensor& x, Gate kind) const;
+  /// Of `rows`, how many multiply_gated has before it at one time, in all threads together. Weights with biases, and
+  /// Gate::kGelu, take all at once.
+  static std::int64_t rows_at_once(std::int64_t rows);
+
  private:
+  at::Tensor checked(const at::Tensor& x, std::string_view what) const;
+  void multiply_rows(std::int64_t rows, const float* x, std::int64_t x_stride, std::int64_t first_panel,
+                     std::int64_t last_panel, float* y) const;
+
   at::Tensor storage_;  // [panels, k, panel] float32 or int8
   at::Tensor scales_;   // [panels, groups, panel] float32; of int8 only
   at::Tensor bias_;     // [outputs]; undefined: none
