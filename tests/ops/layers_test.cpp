@@ -84,6 +84,36 @@ TEST(GatedActivation, AgreesWithItsTwin) {
   }
 }
 
+TEST(GatedLinear, AgreesWithOneAfterTheOtherAndKeepsLess) {
+  at::manual_seed(11);
+  const at::Tensor weight = leaf(at::randn({30, 45})), bias = leaf(at::randn({30}));
+  for (const Gate kind : {Gate::kGeluTanh, Gate::kSilu, Gate::kGelu}) {
+    const at::Tensor gate = leaf(at::randn({19, 45})), up = leaf(at::randn({19, 45}));
+    const at::Tensor actual = gated_linear(gate, up, weight, bias, kind);
+    const at::Tensor expected = at::linear(reference::gated_activation(gate, up, kind), weight, bias);
+    EXPECT_TRUE(close(actual, expected, 2e-5, 2e-6));
+    const auto a = gradients(actual, {gate, up, weight, bias}), e = gradients(expected, {gate, up, weight, bias});
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(close(a[i], e[i], 3e-5, 1e-5)) << "input " << i;
+  }
+  // Frozen weights, no bias, as under an adapter; one matrix that holds gate and up.
+  const at::Tensor both = leaf(at::randn({19, 90})), frozen = weight.detach();
+  const auto halves = [&](const auto& function) { return function(both.narrow(1, 0, 45), both.narrow(1, 45, 45)); };
+  const at::Tensor actual = halves([&](auto g, auto u) { return gated_linear(g, u, frozen, {}, Gate::kSilu); });
+  const at::Tensor expected =
+      halves([&](auto g, auto u) { return at::linear(reference::gated_activation(g, u, Gate::kSilu), frozen); });
+  EXPECT_TRUE(close(actual, expected, 2e-5, 2e-6));
+  EXPECT_TRUE(close(gradients(actual, {both})[0], gradients(expected, {both})[0], 3e-5, 1e-5));
+
+  const at::Tensor gate = leaf(at::randn({256, 512})), up = leaf(at::randn({256, 512})), w = leaf(at::randn({8, 512}));
+  const testing::CountingAllocator counting;
+  const std::int64_t before = counting.now();
+  const at::Tensor y = gated_linear(gate, up, w, {}, Gate::kSilu);
+  EXPECT_LT(counting.now() - before, 2 * static_cast<std::int64_t>(y.nbytes())) << "more than the result is kept";
+
+  EXPECT_THROW(gated_linear(gate, up, at::zeros({8, 511}), {}, Gate::kSilu), InputError);
+  EXPECT_THROW(gated_linear(gate, up, w, at::zeros({7}), Gate::kSilu), InputError);
+}
+
 struct AttentionCase {
   std::int64_t heads, kv_heads, head_dim, window;
   double softcap;

@@ -95,12 +95,15 @@ at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const Pack
                                        ? ops::residual_norm(h, update, w.post_attention_norm, w.pre_mlp_norm, norm)
                                        : ops::residual_norm(h, update, none, w.post_attention_norm, norm);
 
-  const auto gated = [&] {
-    if (packed) return packed->gate_up.multiply_gated(mlp_input, gate_of(c));
+  const ops::Gate gate = gate_of(c);
+  const auto multiply_gated = [&] {
+    if (packed) return packed->down.multiply(packed->gate_up.multiply_gated(mlp_input, gate));
     const std::vector<at::Tensor> gate_up = project(w.gate_up, nullptr, mlp_input, {I, I}, dropout);
-    return ops::gated_activation(gate_up[0], gate_up[1], gate_of(c));
+    const Linear& down = w.down[0];
+    if (!down.adapter) return ops::gated_linear(gate_up[0], gate_up[1], down.weight, down.bias, gate);
+    return apply(down, ops::gated_activation(gate_up[0], gate_up[1], gate), dropout);
   };
-  const at::Tensor mlp = project(w.down, packed ? &packed->down : nullptr, gated(), {H}, dropout)[0];
+  const at::Tensor mlp = multiply_gated();
   return ops::residual_norm(middle, mlp, c.post_norms ? w.post_mlp_norm : none, none, norm)[0];
 }
 

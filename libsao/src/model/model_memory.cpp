@@ -23,7 +23,7 @@ std::int64_t size_of(at::ScalarType dtype) { return static_cast<std::int64_t>(c1
 // Numbers a token that backward needs of a layer, its output included.
 std::int64_t kept_by_layer(const ModelConfig& c) {
   const Widths w(c);
-  std::int64_t numbers = 2 * (w.q + w.kv) + 3 * w.inner;  // rotated q and k, v, what attention gives; the MLP's
+  std::int64_t numbers = 2 * (w.q + w.kv) + 2 * w.inner;  // rotated q and k, v, what attention gives; the MLP's
   numbers += 4 * w.hidden;                                // norms' outputs, the sums after attention and after the MLP
   if (c.post_norms) numbers += 2 * w.hidden;              // the inputs of the norms after attention and MLP
   if (c.query_key_norm) numbers += w.q + w.kv;            // q and k as they come
@@ -74,7 +74,7 @@ std::int64_t activation_bytes(const ModelConfig& config, at::ScalarType dtype, s
 std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens, bool checkpointing) {
   const Widths w(config);
   // Gradients of the MLP's parts. Where the layer is kept for it, its saved parts go as their gradients come.
-  std::int64_t numbers = checkpointing ? kept_by_layer(config) + 2 * w.inner + 3 * w.hidden : w.inner + 2 * w.hidden;
+  std::int64_t numbers = checkpointing ? kept_by_layer(config) + 2 * w.inner + 4 * w.hidden : w.inner + 3 * w.hidden;
   if (config.fused_projections) numbers += 2 * w.inner + w.hidden;  // put side by side again
   return tokens * size_of(dtype) * numbers;
 }

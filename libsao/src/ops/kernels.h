@@ -60,6 +60,7 @@ struct Kernels {
   // y = activation(gate) * up; gate and up rows are `stride` apart.
   void (*gate)(GateKind kind, std::int64_t rows, std::int64_t width, const float* gate, const float* up,
                std::int64_t stride, float* y);
+  // gate_grad may be y_grad.
   void (*gate_backward)(GateKind kind, std::int64_t count, const float* gate, const float* up, const float* y_grad,
                         float* gate_grad, float* up_grad);
 

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "ops/checks.h"
 #include "ops/cuda_dispatch.h"
@@ -27,8 +28,9 @@ bool alike(const at::Tensor& a, const at::Tensor& b) {
 }
 
 bool differentiable(std::initializer_list<at::Tensor> inputs) {
-  return at::GradMode::is_enabled() &&
-         std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) { return t.requires_grad(); });
+  return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) {
+           return t.defined() && t.requires_grad();
+         });
 }
 
 // Rows a thread should take at least: about 16k numbers.
@@ -174,6 +176,25 @@ at::Tensor gate_rows(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
   return y;
 }
 
+// {of gate, of up}; the first may lie where y_grad did if `consumes`, on the CPU.
+std::array<at::Tensor, 2> gate_rows_backward(const at::Tensor& gate_in, const at::Tensor& up_in,
+                                             const at::Tensor& y_grad_in, Gate kind, bool consumes) {
+  if (const cuda::Table* gpu = cuda::kernels_for(gate_in)) {
+    return gpu->gated_activation_backward(gate_in, up_in, y_grad_in, kind);
+  }
+  const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous(), y_grad = y_grad_in.contiguous();
+  at::Tensor gate_grad = consumes ? y_grad : at::empty_like(gate), up_grad = at::empty_like(up);
+  const float* g = gate.const_data_ptr<float>();
+  const float* u = up.const_data_ptr<float>();
+  const float* dy = y_grad.const_data_ptr<float>();
+  float* dg = gate_grad.mutable_data_ptr<float>();
+  float* du = up_grad.mutable_data_ptr<float>();
+  at::parallel_for(0, gate.numel(), 16384, [&](std::int64_t begin, std::int64_t end) {
+    kernels().gate_backward(kernel_kind(kind), end - begin, g + begin, u + begin, dy + begin, dg + begin, du + begin);
+  });
+  return {gate_grad, up_grad};
+}
+
 struct GatedActivation : torch::autograd::Function<GatedActivation> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up, std::int64_t kind) {
     context->save_for_backward({gate, up});
@@ -182,22 +203,35 @@ struct GatedActivation : torch::autograd::Function<GatedActivation> {
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
-    const Gate kind = static_cast<Gate>(context->saved_data["kind"].toInt());
-    if (const cuda::Table* gpu = cuda::kernels_for(saved[0])) {
-      const auto [dgate, dup] = gpu->gated_activation_backward(saved[0], saved[1], grads[0], kind);
-      return {dgate, dup, at::Tensor()};
-    }
-    const at::Tensor gate = saved[0].contiguous(), up = saved[1].contiguous(), y_grad = grads[0].contiguous();
-    at::Tensor gate_grad = at::empty_like(gate), up_grad = at::empty_like(up);
-    const float* g = gate.const_data_ptr<float>();
-    const float* u = up.const_data_ptr<float>();
-    const float* dy = y_grad.const_data_ptr<float>();
-    float* dg = gate_grad.mutable_data_ptr<float>();
-    float* du = up_grad.mutable_data_ptr<float>();
-    at::parallel_for(0, gate.numel(), 16384, [&](std::int64_t begin, std::int64_t end) {
-      kernels().gate_backward(kernel_kind(kind), end - begin, g + begin, u + begin, dy + begin, dg + begin, du + begin);
-    });
+    const auto [gate_grad, up_grad] =
+        gate_rows_backward(saved[0], saved[1], grads[0], static_cast<Gate>(context->saved_data["kind"].toInt()), false);
     return {gate_grad, up_grad, at::Tensor()};
+  }
+};
+
+// Keeps gate and up only: their product, which the weight's gradient needs, is cheap to compute again.
+struct GatedLinear : torch::autograd::Function<GatedLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up,
+                            const at::Tensor& weight, const std::optional<at::Tensor>& bias, std::int64_t kind) {
+    context->save_for_backward({gate, up, weight});
+    context->saved_data["kind"] = kind;
+    context->saved_data["has_bias"] = bias.has_value();
+    return at::linear(gate_rows(gate, up, static_cast<Gate>(kind)), weight, bias);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &gate = saved[0], &up = saved[1], &weight = saved[2], &y_grad = grads[0];
+    const Gate kind = static_cast<Gate>(context->saved_data["kind"].toInt());
+    variable_list result(5);
+    if (context->needs_input_grad(2)) result[2] = at::mm(y_grad.t(), gate_rows(gate, up, kind));
+    const bool has_bias = context->saved_data["has_bias"].toBool();  // else it is no input
+    if (has_bias && context->needs_input_grad(3)) result[3] = y_grad.sum(0);
+    if (context->needs_input_grad(0) || context->needs_input_grad(1)) {
+      const auto [gate_grad, up_grad] = gate_rows_backward(gate, up, at::mm(y_grad, weight), kind, true);
+      result[0] = gate_grad;
+      result[1] = up_grad;
+    }
+    return result;
   }
 };
 
@@ -237,6 +271,24 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
   if (!has_kernel(gate) || !alike(gate, up) || kind == Gate::kGelu) return reference::gated_activation(gate, up, kind);
   if (differentiable({gate, up})) return GatedActivation::apply(gate, up, static_cast<std::int64_t>(kind));
   return gate_rows(gate, up, kind);
+}
+
+at::Tensor gated_linear(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& weight, const at::Tensor& bias,
+                        Gate kind) {
+  const bool fits = gate.dim() == 2 && gate.sizes().equals(up.sizes()) && weight.dim() == 2 &&
+                    weight.size(1) == gate.size(1) &&
+                    (!bias.defined() || (bias.dim() == 1 && bias.size(0) == weight.size(0)));
+  if (!fits) {
+    throw InputError(
+        fmt::format("gated_linear: gate {}, up {}, weight {}, bias {}, expected twice [n, I], [m, I] and "
+                    "[m] or none",
+                    describe(gate), describe(up), describe(weight), describe(bias)));
+  }
+  if (!differentiable({gate, up, weight, bias}) || !has_kernel(gate) || !alike(gate, up) || kind == Gate::kGelu) {
+    return at::linear(gated_activation(gate, up, kind), weight, bias);
+  }
+  return GatedLinear::apply(gate, up, weight, bias.defined() ? std::optional(bias) : std::nullopt,
+                            static_cast<std::int64_t>(kind));
 }
 
 std::array<at::Tensor, 2> residual_norm(const at::Tensor& h, const at::Tensor& update, const at::Tensor& update_weight,

@@ -41,9 +41,9 @@ MemoryParts training_memory(const ModelConfig& config, at::ScalarType dtype, at:
   const std::int64_t summed = several ? (masters ? config.parameter_count() * 4 : weights) : 0;
   const std::int64_t rows = scored * hidden * size;  // of the final norm's output, of which the log-probs are
   const std::int64_t kept = activation_bytes(config, dtype, tokens, options.activation_checkpointing) + rows;
-  // When the layers' turn comes, the rows and the final norm's output are gone.
+  // When the layers' turn comes, the rows and the final norm's output and input are gone.
   const std::int64_t of_layers =
-      backward_bytes(config, dtype, tokens, options.activation_checkpointing) - rows - tokens * hidden * size;
+      backward_bytes(config, dtype, tokens, options.activation_checkpointing) - rows - 2 * tokens * hidden * size;
   const std::int64_t begin = output * wide(dtype) + std::max(logits + rows, of_layers);
   const std::int64_t end = weights + output * size + (masters && !several ? config.parameter_count() * 4 : 0);
   MemoryParts step;

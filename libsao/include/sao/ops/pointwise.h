@@ -39,6 +39,12 @@ enum class Gate { kGeluTanh, kSilu, kGelu };
 /// LibTorch everywhere.
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind);
 
+/// gated_activation(gate, up) times weight transposed, plus bias where it is defined. Shape: gate and up [n, I], weight
+/// [m, I], bias [m] -> [n, m]. The same numbers as one after the other; backward computes the activation again, so that
+/// of the three matrices [n, I] two are kept.
+at::Tensor gated_linear(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& weight, const at::Tensor& bias,
+                        Gate kind);
+
 /// cap * tanh(x / cap) in place; not differentiable.
 void softcap_(at::Tensor& x, double cap);
 
