@@ -69,6 +69,11 @@ function(sao_program name)
   endif()
 endfunction()
 
+# For programs whose time is spent in the library: a third less to compile.
+function(sao_compile_quickly target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+endfunction()
+
 # sao_test(NAME [HEAVY] [LINK libraries...] [SOURCES ...]): tests/NAME/*_test.cpp -> one program NAME_test, which CTest runs
 # as one process: starting a LibTorch process costs more than most tests.
 function(sao_test name)
@@ -80,6 +85,7 @@ function(sao_test name)
   if(ARG_HEAVY)
     target_precompile_headers(${name}_test REUSE_FROM sao_pch)
   endif()
+  sao_compile_quickly(${name}_test)
   target_compile_definitions(${name}_test PRIVATE SAO_SOURCE_DIR="${PROJECT_SOURCE_DIR}" SAO_BINARY_DIR="${CMAKE_BINARY_DIR}")
   add_test(NAME ${name} COMMAND ${name}_test)
   if(NOT ARG_TIMEOUT)
