@@ -5,6 +5,7 @@ Static batches (it has no refill); a finished row leaves its batch through the c
 """
 
 import json
+import os
 import pathlib
 import resource
 import sys
@@ -52,4 +53,5 @@ begin = time.perf_counter()
 found = run(work["prompts"], work["new_tokens"])
 seconds = time.perf_counter() - begin
 print(json.dumps({"system": "ctranslate2", "version": ctranslate2.__version__, "seconds": seconds, "lengths": list(map(len, found)),
-                  "ids": found if greedy else [], "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+                  "ids": found if greedy else [], "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}), flush=True)
+os._exit(0)  # its threads abort the process now and then when Python takes it down

@@ -5,6 +5,7 @@ It scores every token of prompt and response; the response's are summed.
 """
 
 import json
+import os
 import pathlib
 import resource
 import sys
@@ -29,4 +30,5 @@ begin = time.perf_counter()
 sums = score(rows)
 seconds = time.perf_counter() - begin
 print(json.dumps({"system": "ctranslate2", "version": ctranslate2.__version__, "seconds": seconds, "sums": sums,
-                  "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+                  "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}), flush=True)
+os._exit(0)  # its threads abort the process now and then when Python takes it down
