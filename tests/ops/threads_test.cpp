@@ -36,8 +36,8 @@ TEST(Threads, SharesCoverEverythingOnce) {
   for (const std::int64_t count : {0, 1, 47, 48, 49, 1000, 5003}) {
     std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
     std::atomic<bool> fits = true;
-    ops::for_each_share(count, 48, 192, [&](std::int64_t begin, std::int64_t end) {
-      if (end - begin > 192 || begin % 48 != 0) fits = false;
+    ops::for_each_share(count, 48, 192, [&](std::int64_t begin, std::int64_t end, std::int64_t slot) {
+      if (slot >= at::get_num_threads() || end - begin > 192 || begin % 48 != 0) fits = false;
       for (std::int64_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
     });
     EXPECT_TRUE(fits) << count;

@@ -91,9 +91,9 @@ at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const Pack
              in_heads(qkv[2], c.num_key_value_heads, {}));
   const at::Tensor update = project(w.o, packed ? &packed->o : nullptr, attended, {H}, dropout)[0];  // [T, H]
   const at::Tensor none;
-  const auto [middle, mlp_input] = c.post_norms
-                                       ? ops::residual_norm(h, update, w.post_attention_norm, w.pre_mlp_norm, norm)
-                                       : ops::residual_norm(h, update, none, w.post_attention_norm, norm);
+  const auto between = c.post_norms ? ops::residual_norm(h, update, w.post_attention_norm, w.pre_mlp_norm, norm)
+                                    : ops::residual_norm(h, update, none, w.post_attention_norm, norm);
+  const at::Tensor &middle = between[0], &mlp_input = between[1];
 
   const ops::Gate gate = gate_of(c);
   const auto multiply_gated = [&] {

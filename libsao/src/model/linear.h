@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The matrices of a decoder layer. All products of a layer go through project() below, so what changes how a matrix
-// acts (a bias, a low-rank adapter) is a member of Linear and known to these functions alone.
+// The matrices of a decoder layer. What changes how a matrix acts (a bias, a low-rank adapter) is a member of Linear,
+// known to these functions and, where gate, up and down are one product, to decoder_layer.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -24,6 +24,7 @@ std::int64_t size_of(at::ScalarType dtype) { return static_cast<std::int64_t>(c1
 std::int64_t kept_by_layer(const ModelConfig& c) {
   const Widths w(c);
   std::int64_t numbers = 2 * (w.q + w.kv) + 2 * w.inner;  // rotated q and k, v, what attention gives; the MLP's
+  if (c.hidden_act == "gelu") numbers += 2 * w.inner;     // has no fused form: the activation and its product as well
   numbers += 4 * w.hidden;                                // norms' outputs, the sums after attention and after the MLP
   if (c.post_norms) numbers += 2 * w.hidden;              // the inputs of the norms after attention and MLP
   if (c.query_key_norm) numbers += w.q + w.kv;            // q and k as they come

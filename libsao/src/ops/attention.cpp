@@ -468,7 +468,7 @@ at::Tensor paged_attention(const at::Tensor& q_in, const at::Tensor& keys, const
   const std::int64_t tile = kernels().attention_rows, count = static_cast<std::int64_t>(pieces.size());
   const bool is_small = 4.0 * pairs * static_cast<double>(heads * head_dim) < 4e5;  // a thread would not pay
   for_each_share(count * kv_heads, is_small ? count * kv_heads : 1, 64,
-                 [&](std::int64_t task_begin, std::int64_t task_end) {
+                 [&](std::int64_t task_begin, std::int64_t task_end, std::int64_t) {
                    std::vector<const float*> key_blocks, value_blocks;
                    std::vector<float> scores;
                    for (std::int64_t task = task_begin; task < task_end; ++task) {

@@ -135,7 +135,8 @@ at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
     multiply_rows(end - begin, from + begin * stride, stride, 0, panels, to + begin * outputs_);
   };
   if (is_split_by_rows(rows)) {
-    for_each_share(rows, kLeastRows, kMostRows, some_rows);
+    for_each_share(rows, kLeastRows, kMostRows,
+                   [&](std::int64_t begin, std::int64_t end, std::int64_t) { some_rows(begin, end); });
   } else if (panels < threads) {
     at::parallel_for(0, rows, share(rows, threads), some_rows);
   } else {
@@ -168,8 +169,8 @@ at::Tensor PackedWeight::multiply_gated(const at::Tensor& x, Gate kind) const {
   float* of_threads = both.mutable_data_ptr<float>();
   const std::int64_t stride = input.stride(0), panels = storage_.size(0);
   const GateKind gate = kind == Gate::kSilu ? GateKind::kSilu : GateKind::kGeluTanh;
-  for_each_share(rows, kLeastRows, kMostRows, [&](std::int64_t begin, std::int64_t end) {
-    float* products = of_threads + at::get_thread_num() * kMostRows * outputs_;
+  for_each_share(rows, kLeastRows, kMostRows, [&](std::int64_t begin, std::int64_t end, std::int64_t slot) {
+    float* products = of_threads + slot * kMostRows * outputs_;
     multiply_rows(end - begin, from + begin * stride, stride, 0, panels, products);
     kernels().gate(gate, end - begin, width, products, products + width, outputs_, to + begin * width);
   });

@@ -9,14 +9,15 @@
 
 namespace sao::ops {
 
-/// Calls work(begin, end) for all of 0 .. count from LibTorch's threads, each of which takes the next share when it has
-/// done one: a thread whose processor is slower or busy gets less. Shares shrink towards the end, from `largest` to
-/// `smallest`, of which all but the last are multiples. Results must not depend on the shares.
+/// Calls work(begin, end, slot) for all of 0 .. count from LibTorch's threads, each of which takes the next share when
+/// it has done one: a thread whose processor is slower or busy gets less. Shares shrink towards the end, from `largest`
+/// to `smallest`, of which all but the last are multiples. Results must not depend on the shares. No two calls at one
+/// time have the same slot, which is below at::get_num_threads().
 template <class Work>
 void for_each_share(std::int64_t count, std::int64_t smallest, std::int64_t largest, const Work& work) {
   const std::int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   if (threads == 1 || count <= smallest) {
-    for (std::int64_t begin = 0; begin < count; begin += largest) work(begin, std::min(count, begin + largest));
+    for (std::int64_t begin = 0; begin < count; begin += largest) work(begin, std::min(count, begin + largest), 0);
     return;
   }
   std::atomic<std::int64_t> next{0};
@@ -26,7 +27,7 @@ void for_each_share(std::int64_t count, std::int64_t smallest, std::int64_t larg
       const std::int64_t wanted = std::clamp((count - begin) / (2 * threads), smallest, largest) / smallest * smallest;
       const std::int64_t end = std::min(count, begin + wanted);
       if (!next.compare_exchange_weak(begin, end)) continue;
-      work(begin, end);
+      work(begin, end, at::get_thread_num());
       begin = next.load();
     }
   });
