@@ -74,7 +74,7 @@ std::int64_t activation_bytes(const ModelConfig& config, at::ScalarType dtype, s
 
 std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens, bool checkpointing) {
   const Widths w(config);
-  // Gradients of the MLP's parts. Where the layer is kept for it, its saved parts go as their gradients come.
+  // Gradients of the MLP's parts. Where the layer is kept for it, parts of it go meanwhile.
   std::int64_t numbers = checkpointing ? kept_by_layer(config) + 2 * w.inner + 4 * w.hidden : w.inner + 3 * w.hidden;
   if (config.fused_projections) numbers += 2 * w.inner + w.hidden;  // put side by side again
   return tokens * size_of(dtype) * numbers;

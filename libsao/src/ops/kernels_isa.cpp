@@ -326,7 +326,7 @@ inline void gemm_tile(std::int64_t depth, const float* x, const float* panel, Ah
   for (std::int64_t j = 0; j < depth; ++j) {
     const char* next = ahead.from + j * ahead.bytes_a_step;
     __builtin_prefetch(next, 0, 2);
-    if constexpr (kRows == 1) __builtin_prefetch(next + 64, 0, 2);  // it asks for 128 bytes with each step
+    if constexpr (kRows == 1) __builtin_prefetch(next + 64, 0, 2);  // its steps read up to two lines each
     const Vec b0 = load(panel + j * kPanel);
     const Vec b1 = load(panel + j * kPanel + W);
     for (std::int64_t r = 0; r < kRows; ++r) {

@@ -22,7 +22,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, const RmsNorm
 
 /// What stands between two products of a layer: sum = h + update, or h + rms_norm(update, update_weight) where that is
 /// defined; and rms_norm(sum, weight), undefined where `weight` is. Shape: h and update [n, H], weights [H]. The same
-/// bits as one after the other; one pass where nothing is to be differentiated.
+/// bits as one after the other; one pass with gradients off.
 std::array<at::Tensor, 2> residual_norm(const at::Tensor& h, const at::Tensor& update, const at::Tensor& update_weight,
                                         const at::Tensor& weight, const RmsNormOptions& options);
 
