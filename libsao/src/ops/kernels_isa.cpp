@@ -341,26 +341,20 @@ inline void gemm_tile(std::int64_t depth, const float* x, const float* panel, Ah
   }
 }
 
-using TileFunction = void (*)(std::int64_t, const float*, const float*, Ahead, bool, float*, std::int64_t,
-                              std::int64_t);
-constexpr TileFunction kTiles[] = {
-    gemm_tile<1>, gemm_tile<2>, gemm_tile<3>, gemm_tile<4>,
-#if SAO_WIDTH >= 8
-    gemm_tile<5>, gemm_tile<6>,
-#endif
-#if SAO_WIDTH == 16
-    gemm_tile<7>, gemm_tile<8>, gemm_tile<9>, gemm_tile<10>, gemm_tile<11>, gemm_tile<12>,
-#endif
+// What a tile of so many rows is packed and multiplied by.
+struct Tile {
+  void (*pack)(std::int64_t, const float*, std::int64_t, float*);
+  void (*multiply)(std::int64_t, const float*, const float*, Ahead, bool, float*, std::int64_t, std::int64_t);
 };
-
-using PackRowsFunction = void (*)(std::int64_t, const float*, std::int64_t, float*);
-constexpr PackRowsFunction kPackRows[] = {
-    pack_rows<1>, pack_rows<2>, pack_rows<3>, pack_rows<4>,
+template <std::int64_t kRows>
+constexpr Tile kTile = {pack_rows<kRows>, gemm_tile<kRows>};
+constexpr Tile kTiles[] = {
+    kTile<1>, kTile<2>, kTile<3>, kTile<4>,
 #if SAO_WIDTH >= 8
-    pack_rows<5>, pack_rows<6>,
+    kTile<5>, kTile<6>,
 #endif
 #if SAO_WIDTH == 16
-    pack_rows<7>, pack_rows<8>, pack_rows<9>, pack_rows<10>, pack_rows<11>, pack_rows<12>,
+    kTile<7>, kTile<8>, kTile<9>, kTile<10>, kTile<11>, kTile<12>,
 #endif
 };
 
@@ -375,7 +369,7 @@ inline void gemm_panel(std::int64_t rows, std::int64_t depth, const float* x, co
     const std::int64_t count = rows - row < kTileRows ? rows - row : kTileRows;
     const Ahead ahead = {static_cast<const char*>(next) + (tile < asking ? tile * share : 0),
                          tile < asking ? share / depth : 0};
-    kTiles[count - 1](depth, x + row * depth, panel, ahead, first, y + row * y_stride, y_stride, columns);
+    kTiles[count - 1].multiply(depth, x + row * depth, panel, ahead, first, y + row * y_stride, y_stride, columns);
   }
 }
 
@@ -389,7 +383,7 @@ inline void for_each_slice(std::int64_t m, std::int64_t k, const float* x, std::
       const std::int64_t depth = k - start < kDepth ? k - start : kDepth;
       for (std::int64_t r = 0; r < rows; r += kTileRows) {
         const std::int64_t count = rows - r < kTileRows ? rows - r : kTileRows;
-        kPackRows[count - 1](depth, x + (row + r) * x_stride + start, x_stride, scratch + r * depth);
+        kTiles[count - 1].pack(depth, x + (row + r) * x_stride + start, x_stride, scratch + r * depth);
       }
       slice(row, rows, start, depth);
     }
