@@ -71,7 +71,9 @@ endfunction()
 
 # For programs whose time is spent in the library: a third less to compile.
 function(sao_compile_quickly target)
-  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  # GCC's look for uninitialized values is wrong about defaults of strings in aggregates unless it inlines more than -O1 does.
+  target_compile_options(${target} PRIVATE
+    $<$<CONFIG:Release>:-O1> $<$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized>)
 endfunction()
 
 # sao_test(NAME [HEAVY] [LINK libraries...] [SOURCES ...]): tests/NAME/*_test.cpp -> one program NAME_test, which CTest runs

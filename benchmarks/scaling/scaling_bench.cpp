@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "generate/scheduler.h"
+#include "sao/base/memory.h"
 #include "sao/data/records.h"
 #include "sao/io/files.h"
 #include "sao/io/jsonl.h"
@@ -228,4 +229,9 @@ BENCHMARK(decode_step_of_512)->Iterations(8)->Unit(benchmark::kMillisecond)->Use
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  sao::keep_freed_memory();  // as the programs do
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+}

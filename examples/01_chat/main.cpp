@@ -11,7 +11,7 @@
 int main(int argc, char** argv) try {
   if (argc != 3) throw sao::InputError("usage: 01_chat MODEL_FOLDER TEXT");
   const auto text = sao::ChatTokenizer::load(argv[1]);
-  sao::Engine engine(sao::CausalLM::load(argv[1]), text);
+  sao::Engine engine(sao::CausalLM::load(argv[1], {.purpose = sao::Purpose::kInference}), text);
 
   const auto show = [](const std::string& piece) {
     std::fputs(piece.c_str(), stdout);

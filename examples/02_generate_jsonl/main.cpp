@@ -12,7 +12,7 @@
 int main(int argc, char** argv) try {
   if (argc != 4) throw sao::InputError("usage: 02_generate_jsonl MODEL_FOLDER PROMPTS.txt SAMPLES");
   const auto text = sao::ChatTokenizer::load(argv[1]);
-  sao::Engine engine(sao::CausalLM::load(argv[1]), text, {.max_batch = 32});
+  sao::Engine engine(sao::CausalLM::load(argv[1], {.purpose = sao::Purpose::kInference}), text, {.max_batch = 32});
 
   const sao::Seed seed{42};
   std::vector<sao::GenerationRequest> requests;

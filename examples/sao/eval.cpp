@@ -52,7 +52,7 @@ struct Eval {
     Output out(output);
     std::optional<Output> log;
     if (!samples.empty()) log.emplace(samples);
-    Engine generator(load_model(options), ChatTokenizer::load(model_folder(options.model)), engine);
+    Engine generator(load_model(options, purpose_of(engine)), ChatTokenizer::load(model_folder(options.model)), engine);
     const Task questions = read_task(task, generator.text(), rows, fewshot);
     switch (questions.kind) {
       case TaskKind::kMultipleChoice:

@@ -43,7 +43,7 @@ struct Generate {
     check_options(sampling);
     check_options(engine);
     Output out(output);
-    const CausalLM model = load_model(options);
+    const CausalLM model = load_model(options, purpose_of(engine));
     Engine generator(model, ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<GenerationRequest> requests;
     std::vector<AlpacaOutput> answers;

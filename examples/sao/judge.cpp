@@ -47,7 +47,7 @@ struct Judge {
     Output out(output);
     const JudgeTemplates words =
         templates.empty() ? find_judge_templates(model_folder(options.model)) : load_judge_templates(templates);
-    Engine generator(load_model(options), ChatTokenizer::load(model_folder(options.model)), engine);
+    Engine generator(load_model(options, purpose_of(engine)), ChatTokenizer::load(model_folder(options.model)), engine);
     if (!model_outputs.empty()) {
       annotate(generator, words, out);
       return out.finish();

@@ -56,10 +56,11 @@ std::filesystem::path model_folder(const std::filesystem::path& given) {
   return holds_a_run ? given / "model" : given;
 }
 
-CausalLM load_model(const ModelOptions& options, const std::string& folder) {
+CausalLM load_model(const ModelOptions& options, const std::string& folder, Purpose purpose) {
   set_threads(options.threads);
-  return CausalLM::load(model_folder(folder),
-                        {.device = parse_device(options.device), .dtype = parse_dtype(options.dtype)});
+  return CausalLM::load(
+      model_folder(folder),
+      {.device = parse_device(options.device), .dtype = parse_dtype(options.dtype), .purpose = purpose});
 }
 
 std::filesystem::path adapter_folder(const std::filesystem::path& given) {
@@ -69,9 +70,9 @@ std::filesystem::path adapter_folder(const std::filesystem::path& given) {
   return holds_a_run ? given / "adapter" : given;
 }
 
-CausalLM load_model(const ModelOptions& options) {
-  const CausalLM model = load_model(options, options.model);
-  if (options.adapter.empty()) return model;
+CausalLM load_model(const ModelOptions& options, Purpose purpose) {
+  if (options.adapter.empty()) return load_model(options, options.model, purpose);
+  const CausalLM model = load_model(options, options.model, Purpose::kAll);  // adapters are merged into copies of it
   return model.with_lora(LoraAdapter::load(adapter_folder(options.adapter), model.config()));
 }
 

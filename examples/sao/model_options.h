@@ -38,8 +38,8 @@ std::filesystem::path model_folder(const std::filesystem::path& given);
 std::filesystem::path adapter_folder(const std::filesystem::path& given);
 
 /// Sets the number of threads, then loads: the model with its adapters, or the model of another folder.
-CausalLM load_model(const ModelOptions& options);
-CausalLM load_model(const ModelOptions& options, const std::string& folder);
+CausalLM load_model(const ModelOptions& options, Purpose purpose = Purpose::kAll);
+CausalLM load_model(const ModelOptions& options, const std::string& folder, Purpose purpose = Purpose::kAll);
 void set_threads(std::int64_t threads);
 
 /// A prompt to continue: the conversation in the model's chat format with the assistant's header open.

@@ -28,7 +28,7 @@ struct Score {
     check_model_options(options);
     check_options(engine);
     Output out(output);
-    const CausalLM model = load_model(options);
+    const CausalLM model = load_model(options, purpose_of(engine));
     Engine generator(model, ChatTokenizer::load(model_folder(options.model)), engine);
     std::vector<ScoreRequest> requests;
     for_each_row(input,

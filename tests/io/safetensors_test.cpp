@@ -109,6 +109,20 @@ TEST(Safetensors, TensorsOutliveTheFileObject) {
   EXPECT_TRUE(tensor.equal(at::arange(1000, at::kFloat)));
 }
 
+TEST(Safetensors, WhatIsForgottenIsReadAgain) {
+  const testing::TemporaryFolder where;
+  const at::Tensor large = at::arange(100000, at::kFloat), small = at::arange(3, at::kFloat);
+  write_safetensors(where / "f", {{"large", large}, {"small", small}});
+  const SafetensorsFile file = SafetensorsFile::open(where / "f");
+  const at::Tensor view = file.tensor("large");
+  EXPECT_TRUE(at::equal(view, large));
+  file.forget("large");
+  file.forget("small");
+  EXPECT_TRUE(at::equal(view, large));
+  EXPECT_TRUE(at::equal(file.tensor("small"), small));
+  EXPECT_THROW(file.forget("none"), InputError);
+}
+
 TEST(Safetensors, MixedDtypesStayAlignedAndUsable) {
   const testing::TemporaryFolder folder;
   write_safetensors(folder / "x.safetensors", {{"b", at::ones({3}, at::kBool)},

@@ -83,7 +83,7 @@ TEST_F(MemoryPlanTest, ARunTakesNoMore) {
         name == "evaluation" ? std::max(bytes_of(plan, "evaluation: answers"), bytes_of(plan, "evaluation: verdicts"))
                              : bytes_of(plan, name);
     EXPECT_LE(peak, planned + planned / 20) << stage;
-    EXPECT_GE(peak, planned / 4) << stage;  // texts are shorter than they may be
+    EXPECT_GE(peak, planned / 5) << stage;  // texts are shorter than they may be, and weights but a small part
   }
 }
 

@@ -80,8 +80,7 @@ Batch split_batch(const SafetensorsFile& file, const std::string& key) {
 at::Tensor token_logps(const CausalLM& model, const PackedTokens& tokens, const at::Tensor& rows,
                        const at::Tensor& targets, ops::TokenStatistics* statistics = nullptr) {
   return ops::log_probs(model.hidden(tokens).index_select(0, rows), model.output_weight(), targets,
-                        {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = 64}, nullptr,
-                        statistics);
+                        {.logit_softcap = model.config().final_logit_softcapping, .chunk_tokens = 64}, statistics);
 }
 
 at::Tensor token_logps(const CausalLM& model, const Batch& batch, ops::TokenStatistics* statistics = nullptr) {

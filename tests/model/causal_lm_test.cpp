@@ -279,6 +279,75 @@ TEST(CausalLM, Int8InferenceIsAHandleOnTheSameWeights) {
   EXPECT_THAT(message_of([&] { wide.with_int8_inference(); }), HasSubstr("a model in Double on cpu, expected float32"));
 }
 
+ModelConfig with_biases() {
+  return ModelConfig::parse(R"({
+    "model_type": "llama", "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "attention_bias": true,
+    "mlp_bias": true, "tie_word_embeddings": true})",
+                            "biases");
+}
+
+ModelConfig small_gemma() {
+  return ModelConfig::parse(R"({
+    "model_type": "gemma2", "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 32,
+    "query_pre_attn_scalar": 8, "sliding_window": 16})",
+                            "gemma");
+}
+
+TEST(CausalLM, ForInferenceOnlyComputesTheSame) {
+  for (const ModelConfig& config : {small_config(), with_biases(), small_gemma()}) {
+    for (const bool int8 : {false, true}) {
+      const CausalLM whole = CausalLM::random(config, Seed{1}, {}, 0.2);
+      const testing::TemporaryFolder where;
+      whole.save(where / "model");
+      const CausalLM expected = int8 ? whole.with_int8_inference() : whole;
+      const LoadOptions options{.purpose = int8 ? Purpose::kInt8Inference : Purpose::kInference};
+      const PackedTokens tokens = pack(std::vector<TokenIds>{{1, 2, 3}, {7, 49}});
+      const at::Tensor targets = at::tensor({2, 3, 49, 0, 1}, at::kLong);
+      for (const CausalLM& model :
+           {CausalLM::load(where / "model", options), CausalLM::random(config, Seed{1}, options, 0.2)}) {
+        EXPECT_TRUE(model.inference_only());
+        const at::Tensor hidden = model.hidden(tokens);  // with gradients on, which it has none of
+        const at::NoGradGuard no_grad;
+        EXPECT_TRUE(at::equal(hidden, expected.hidden(tokens)));
+        EXPECT_TRUE(at::equal(model.logits(hidden), expected.logits(hidden)));
+        EXPECT_TRUE(at::equal(model.log_probs(hidden, targets), expected.log_probs(hidden, targets)));
+      }
+    }
+  }
+}
+
+TEST(CausalLM, ForInferenceOnlyRefusesWhatNeedsTheWeights) {
+  const CausalLM model = CausalLM::random(small_config(), Seed{1}, {.purpose = Purpose::kInference});
+  const testing::TemporaryFolder where;
+  const auto refused = [](const char* what, const std::function<void()>& use) {
+    EXPECT_THAT(message_of(use), AllOf(HasSubstr(std::string("CausalLM::") + what), HasSubstr("purpose kAll")));
+  };
+  refused("output_weight", [&] { model.output_weight(); });
+  refused("parameters", [&] { model.parameters(); });
+  refused("trainable_parameters", [&] { model.trainable_parameters(); });
+  refused("set_requires_grad", [&] { model.set_requires_grad(true); });
+  refused("with_lora", [&] { model.with_lora(LoraOptions{}, Seed{1}); });
+  refused("merged", [&] { model.merged(); });
+  refused("clone_frozen", [&] { model.clone_frozen(); });
+  refused("save", [&] { model.save(where / "model"); });
+  EXPECT_FALSE(fs::exists(where / "model"));
+  EXPECT_THAT(message_of([&] { model.with_int8_inference(); }), HasSubstr("kInt8Inference or kAll"));
+  const LoadOptions wide{.dtype = DType::kFloat64, .purpose = Purpose::kInt8Inference};
+  EXPECT_THAT(message_of([&] { CausalLM::random(small_config(), Seed{1}, wide); }),
+              HasSubstr("a model in Double on cpu, expected float32"));
+  const CausalLM unpacked =
+      CausalLM::random(small_config(), Seed{1}, {.dtype = DType::kFloat64, .purpose = Purpose::kInference});
+  EXPECT_FALSE(unpacked.inference_only());
+  EXPECT_FALSE(unpacked.parameters().empty());
+}
+
+TEST_F(SavedModel, DamageIsNamedWhereItIsForInferenceOnlyToo) {
+  edit_tensor(kQ, [](const at::Tensor&) { return at::Tensor(); });
+  EXPECT_THAT(message_of([&] { CausalLM::load(folder(), {.purpose = Purpose::kInference}); }), HasSubstr(kQ));
+}
+
 TEST(CausalLM, LogProbsPackNothingAnew) {
   const testing::CountingAllocator counting;
   const CausalLM model = CausalLM::random(wide_config(), Seed{1});

@@ -12,6 +12,7 @@
 #include "sao/base/seed.h"
 #include "sao/model/causal_lm.h"
 #include "support/counting_allocator.h"
+#include "support/paths.h"
 
 namespace sao {
 namespace {
@@ -78,6 +79,30 @@ TEST_P(ModelMemory, WeightsAndPackedCopies) {
   const std::int64_t shared = counting.now();
   hidden = int8.hidden(tokens());
   expect_near(packed_bytes(model.config(), at::kFloat, at::kCPU, true), counting.now() - shared - kRotaryBytes, 0.01);
+}
+
+TEST_P(ModelMemory, OfAModelForInferenceOnly) {
+  const ModelConfig c = config(GetParam());
+  const testing::CountingAllocator counting;
+  for (const bool int8 : {false, true}) {
+    const std::int64_t before = counting.now();
+    const CausalLM model =
+        CausalLM::random(c, Seed{1}, {.purpose = int8 ? Purpose::kInt8Inference : Purpose::kInference});
+    EXPECT_EQ(packed_bytes(c, at::kFloat, at::kCPU, int8) + unpacked_bytes(c, at::kFloat, at::kCPU, int8),
+              counting.now() - before);
+  }
+  EXPECT_EQ(unpacked_bytes(c, at::kBFloat16, at::kCPU), weight_bytes(c, at::kBFloat16));
+  EXPECT_EQ(unpacked_bytes(c, at::kFloat, at::Device(at::kCUDA, 0)), weight_bytes(c, at::kFloat));
+}
+
+TEST_P(ModelMemory, LoadingForInferenceHoldsOneMatrixOrLayerTwice) {
+  const testing::TemporaryFolder where;
+  const ModelConfig c = config(GetParam());
+  CausalLM::random(c, Seed{1}).save(where / "model");
+  const testing::CountingAllocator counting;
+  const std::int64_t peak =
+      counting.peak_of([&] { CausalLM::load(where / "model", {.purpose = Purpose::kInference}); });
+  EXPECT_LT(peak, weight_bytes(c, at::kFloat) + 2048 * 128 * 4 + packed_bytes(c, at::kFloat, at::kCPU) / 4);
 }
 
 TEST_P(ModelMemory, Inference) {

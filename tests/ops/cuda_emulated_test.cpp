@@ -130,16 +130,19 @@ TEST_P(Emulated, GatedActivation) {
                        grad = random({3, width});
       const at::Tensor gw = wide_leaf(gate), uw = wide_leaf(up), expected = reference::gated_activation(gw, uw, kind);
       EXPECT_TRUE(close(table().gated_activation(gate, up, kind), expected, 0.2 * tolerance(), 2.0 * tolerance()));
-      const auto [gate_grad, up_grad] = table().gated_activation_backward(gate, up, grad, kind);
+      const auto [gate_grad, up_grad] = table().gated_activation_backward(gate, up, grad, kind, false);
       const auto e = gradients(expected, {gw, uw}, grad);
       EXPECT_TRUE(close(gate_grad, e[0], 0.5 * tolerance(), 2.0 * tolerance()));
       EXPECT_TRUE(close(up_grad, e[1], 0.5 * tolerance(), 2.0 * tolerance()));
+      const auto [over, other] = table().gated_activation_backward(gate, up, grad, kind, true);
+      EXPECT_TRUE(over.is_alias_of(grad));
+      EXPECT_TRUE(at::equal(over, gate_grad) && at::equal(other, up_grad));
     }
   }
   const at::Tensor extreme = at::tensor({-200.0, -90.0, 0.0, 90.0, 200.0}).to(dtype()).view({1, 5}),
                    one = at::ones_like(extreme);
-  const at::Tensor up_grad = table().gated_activation_backward(extreme, one, one, Gate::kSilu)[0];
-  EXPECT_TRUE(close(up_grad, at::tensor({0.0, 0.0, 0.5, 1.0, 1.0}).view({1, 5}), 1e-6));
+  const at::Tensor gate_grad = table().gated_activation_backward(extreme, one, one, Gate::kSilu, false)[0];
+  EXPECT_TRUE(close(gate_grad, at::tensor({0.0, 0.0, 0.5, 1.0, 1.0}).view({1, 5}), 1e-6));
 }
 
 struct Shape {

@@ -385,6 +385,20 @@ TEST(Linear, Int8WeightsAreNearAndSmall) {
   }
 }
 
+TEST(Linear, RowsOfPackedWeightsComeBack) {
+  const at::Tensor first = at::randn({37, 70}), second = at::randn({5, 70});
+  const at::Tensor ids = at::tensor({0, 41, 3, 36, 37, 3}, at::kLong);
+  const at::Tensor expected = at::cat({first, second}).index_select(0, ids);
+  EXPECT_TRUE(at::equal(PackedWeight::pack(std::vector{first, second}).rows(ids), expected));
+  const PackedWeight int8 = PackedWeight::pack(std::vector{first, second}, {}, WeightFormat::kInt8);
+  // Half of a level, of which there are 127 to the largest of a group.
+  EXPECT_LT((int8.rows(ids) - expected).abs().max().item<double>(), expected.abs().max().item<double>() / 254 + 1e-6);
+  EXPECT_THROW(int8.rows(at::tensor({42}, at::kLong)), InputError);
+  EXPECT_THROW(int8.rows(at::tensor({-1}, at::kLong)), InputError);
+  EXPECT_THROW(int8.rows(at::tensor({1.0F})), InputError);
+  EXPECT_THROW(PackedWeight().rows(ids), InputError);
+}
+
 TEST(Linear, PackedBiasesStandWhereTheirWeightsDo) {
   at::manual_seed(7);
   const at::Tensor x = at::randn({9, 20}), w1 = at::randn({30, 20}), w2 = at::randn({7, 20}), bias = at::randn({7});

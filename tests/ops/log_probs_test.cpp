@@ -200,13 +200,12 @@ TEST(LogProbs, APackedWeightIsUsedWithGradientsOff) {
   const LogProbsOptions options{.logit_softcap = 30.0, .chunk_tokens = 4};
   const at::Tensor expected = log_probs(c.hidden, c.weight, c.targets, options);
   at::Tensor actual;
-  const std::int64_t peak =
-      counting.peak_of([&] { actual = log_probs(c.hidden, c.weight, c.targets, options, &packed); });
+  const std::int64_t peak = counting.peak_of([&] { actual = log_probs(c.hidden, packed, c.targets, options); });
   EXPECT_TRUE(at::equal(actual, expected));
   EXPECT_LT(peak, kVocabulary * kWidth * 4 / 2);  // nothing of the weight's size
   const PackedWeight other = PackedWeight::pack(std::vector{c.weight.narrow(0, 0, 40)}), none;
-  EXPECT_THROW(log_probs(c.hidden, c.weight, c.targets, options, &other), InputError);
-  EXPECT_THROW(log_probs(c.hidden, c.weight, c.targets, options, &none), InputError);
+  EXPECT_THROW(log_probs(c.hidden, other, c.targets, options), InputError);
+  EXPECT_THROW(log_probs(c.hidden, none, c.targets, options), InputError);
 }
 
 TEST(LogProbs, StatisticsAreThoseOfTheWholeDistribution) {
@@ -221,7 +220,7 @@ TEST(LogProbs, StatisticsAreThoseOfTheWholeDistribution) {
       for (const bool grad : {false, true}) {
         TokenStatistics found;
         const at::Tensor logps =
-            log_probs(grad ? c.hidden : hidden, grad ? c.weight : weight, c.targets, options, nullptr, &found);
+            log_probs(grad ? c.hidden : hidden, grad ? c.weight : weight, c.targets, options, &found);
         EXPECT_TRUE(
             at::equal(logps.detach(),
                       log_probs(grad ? c.hidden : hidden, grad ? c.weight : weight, c.targets, options).detach()));

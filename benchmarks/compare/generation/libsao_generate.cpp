@@ -96,7 +96,9 @@ int main(int argc, char** argv) try {
   const std::filesystem::path folder = argv[1];
   const std::string_view workload = argv[3];
   const bool int8 = std::string_view(argv[5]) == "int8";
-  const sao::LoadOptions where{.device = argv[6], .dtype = int8 ? sao::DType::kFloat32 : sao::parse_dtype(argv[5])};
+  const sao::LoadOptions where{.device = argv[6],
+                               .dtype = int8 ? sao::DType::kFloat32 : sao::parse_dtype(argv[5]),
+                               .purpose = int8 ? sao::Purpose::kInt8Inference : sao::Purpose::kInference};
   at::set_num_threads(std::stoi(argv[4]));
   if (std::string_view(argv[1]) == "limits") {
     where.device == "cpu" ? print_cpu_limits(std::stoll(argv[4])) : print_gpu_limits();

@@ -7,7 +7,7 @@
 Same random weights, same prompts, the whole vocabulary sampled at temperature 1. First each system continues 16 prompts
 greedily: how many of the tokens are libsao's is printed, and a system that computes something else ends the run. Then the
 systems take turns, one process a measurement, loading and warming up not counted. Workloads: make.py. W3's rate counts
-all prompt tokens, those included that a system shares. The limit is what the machine's measured GEMM peak and reading
+all prompt tokens, those included that a system shares. The limits are what the machine's measured GEMM peak and reading
 speed allow (limit_of). The Python that runs this must import torch, transformers, ctranslate2, xllamacpp and gguf; on a
 GPU the first two.
 """
@@ -48,22 +48,28 @@ def weights_of(config: dict) -> tuple[int, int]:
     return config["num_hidden_layers"] * hidden * (heads * head + 3 * inner), config["vocab_size"] * hidden
 
 
-def limit_of(work: dict, config: dict, machine: dict, dtype: str) -> float:
-    """Tokens a second: linear layers at the GEMM peak, prompts' repeated and shared parts once; where a batch is as
-    small as 1, or on a GPU, decoding reads weights and cache at the memory's speed."""
+def limit_of(work: dict, config: dict, machine: dict, dtype: str, attention: bool) -> float:
+    """Tokens a second: linear layers, and with `attention` its products with the keys and values that a token sees, at
+    the GEMM peak; prompts' repeated and shared parts once. Where a batch is as small as 1, or on a GPU, decoding reads
+    weights and cache at the memory's speed instead."""
     body, head = weights_of(config)
     new, size = sum(work["new_tokens"]), 4 if dtype == "float32" else 2
-    prompts = {tuple(p) for p in work["prompts"]}
-    read = sum(map(len, prompts)) - (len(prompts) - 1) * work.get("shared", 0)
-    flops = lambda tokens, logits: 2 * (tokens * body + logits * head) / (machine["gemm_gflops"] * 1e9)
+    distinct = {tuple(p) for p in work["prompts"]}
+    repeated, shared = len(distinct) - 1, work.get("shared", 0)
+    read = sum(map(len, distinct)) - repeated * shared
+    seen = lambda tokens, before=0: tokens * before + tokens * (tokens + 1) / 2  # pairs of a token and one it sees
+    in_prompts = sum(seen(len(p)) for p in distinct) - repeated * seen(shared)
+    in_answers = sum(seen(n, len(p)) for p, n in zip(work["prompts"], work["new_tokens"] or [0] * len(work["prompts"]), strict=True))
+    of_pair = 2 * config["num_hidden_layers"] * config["num_attention_heads"] * config["head_dim"] if attention else 0
+    at_peak = lambda tokens, logits, pairs: 2 * (tokens * body + logits * head + pairs * of_pair) / (machine["gemm_gflops"] * 1e9)
     if not new:
-        return sum(map(len, work["prompts"])) / flops(read, len(prompts))
+        return sum(map(len, work["prompts"])) / at_peak(read, len(distinct), in_prompts)
     if work["batch"] != 1 and size == 4:
-        return new / flops(read + new, new)
+        return new / at_peak(read + new, new, in_prompts + in_answers)
     cached = sum((len(p) + n / 2) * n for p, n in zip(work["prompts"], work["new_tokens"], strict=True))
     cached *= 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
     steps = max(work["new_tokens"]) * max(1, len(work["prompts"]) // work["batch"])
-    return new / (flops(read, 0) + size * (steps * (body + head) + cached) / (machine["read_gbs"] * 1e9))
+    return new / (at_peak(read, 0, in_prompts) + size * (steps * (body + head) + cached) / (machine["read_gbs"] * 1e9))
 
 
 def main() -> None:
@@ -103,7 +109,7 @@ def main() -> None:
                   f"{equal} of {sum(map(len, ours))} tokens as libsao's", flush=True)
             if first < 0.75 * len(ours):
                 sys.exit(f"{system} computes something else on {model}")
-        print(f"\n| {model} | " + " | ".join(systems) + " | libsao beside the best (in 8 bits) | limit |\n" + "|---" * (len(systems) + 3) + "|")
+        print(f"\n| {model} | " + " | ".join(systems) + " | libsao beside the best (in 8 bits) | of the limit: linear layers, attention too |\n" + "|---" * (len(systems) + 3) + "|")
         for workload in options.workloads.split(","):
             work = json.loads((options.folder / "workloads.json").read_text())[workload]
             count = sum(work["new_tokens"]) or sum(map(len, work["prompts"]))
@@ -124,8 +130,8 @@ def main() -> None:
                     ratios.append(f"{median[ours] / max(peers):.2f}")
             cells = [f"{median[s]:.1f} ({min(rates[s]):.1f} to {max(rates[s]):.1f}), {memory[s]}" for s in systems]
             mine = median[next(s for s in systems if s.startswith("libsao"))]
-            bound = limit_of(work, config, machine, options.dtype)
-            print(f"| {workload} | " + " | ".join(cells) + f" | {', '.join(ratios)} | {bound:.0f} ({mine / bound:.0%}) |", flush=True)
+            shares = [mine / limit_of(work, config, machine, options.dtype, attention) for attention in (False, True)]
+            print(f"| {workload} | " + " | ".join(cells) + f" | {', '.join(ratios)} | {shares[0]:.0%}, {shares[1]:.0%} |", flush=True)
         print()
 
 

@@ -26,8 +26,10 @@ int main(int argc, char** argv) try {
                         .get<std::vector<std::array<sao::TokenIds, 2>>>();
   std::vector<sao::ScoreRequest> requests;
   for (const auto& [prompt, response] : rows) requests.push_back({.prompt_ids = prompt, .response_ids = response});
-  sao::Engine engine(sao::CausalLM::load(folder / argv[2], {.device = argv[6], .dtype = sao::parse_dtype(argv[5])}),
-                     sao::ChatTokenizer::load(folder / argv[2]));
+  sao::Engine engine(
+      sao::CausalLM::load(folder / argv[2],
+                          {.device = argv[6], .dtype = sao::parse_dtype(argv[5]), .purpose = sao::Purpose::kInference}),
+      sao::ChatTokenizer::load(folder / argv[2]));
   engine.score(std::span(requests).first(1));
   if (argc == 8) sao::benchmarks::profile([&] { engine.score(requests); });
   const auto begin = std::chrono::steady_clock::now();

@@ -86,6 +86,10 @@ std::vector<std::vector<double>> finite(const char* where, std::vector<std::vect
 
 }  // namespace
 
+Purpose purpose_of(const EngineOptions& options) {
+  return options.int8_weights ? Purpose::kInt8Inference : Purpose::kInference;
+}
+
 void validate(const EngineOptions& options) {
   std::vector<std::string> problems;
   const auto at_least = [&](std::int64_t least, const char* name, std::int64_t value) {
@@ -247,10 +251,9 @@ struct Engine::Impl {
   // Log-prob of targets[i] after row rows[i] of `hidden`.
   std::vector<double> response_log_probs(const at::Tensor& hidden, const std::vector<std::int64_t>& rows,
                                          const std::vector<std::int64_t>& targets) const {
-    const at::Tensor& weight = model.output_weight();
     const at::Tensor wanted = hidden.index_select(0, at::tensor(rows).to(hidden.device()));
-    if (!ops::PackedWeight::supports(weight)) {
-      const at::Tensor found = ops::log_probs(wanted, weight, at::tensor(targets).to(hidden.device()),
+    if (!ops::PackedWeight::supports(hidden)) {
+      const at::Tensor found = ops::log_probs(wanted, model.output_weight(), at::tensor(targets).to(hidden.device()),
                                               {.logit_softcap = model.config().final_logit_softcapping})
                                    .to(at::kCPU, at::kDouble);
       return {found.const_data_ptr<double>(), found.const_data_ptr<double>() + found.numel()};

@@ -22,7 +22,8 @@ at::Tensor to_tensor(const std::vector<std::int64_t>& values) {
 at::Tensor ModelExecutor::run(const Plan& plan, KvCache& cache) {
   const at::NoGradGuard no_grad;
   const bool decodes = plan.ids.size() == plan.sequences.size() && plan.rows.size() == plan.ids.size();
-  if (decodes && ops::CudaGraph::serves(model_.output_weight(), model_.config().head_dim)) {
+  if (decodes && !model_.device().is_cpu() &&
+      ops::CudaGraph::serves(model_.output_weight(), model_.config().head_dim)) {
     return graphs_.run(model_, plan, cache);
   }
   const KvStep step = cache.plan(plan.sequences, plan.counts);

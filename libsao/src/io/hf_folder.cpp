@@ -96,6 +96,7 @@ bool CheckpointReader::contains(const std::string& name) const { return impl_->f
 fs::path CheckpointReader::file_of(const std::string& name) const { return impl_->file(name).path(); }
 const TensorInfo& CheckpointReader::info(const std::string& name) const { return impl_->file(name).info(name); }
 at::Tensor CheckpointReader::tensor(const std::string& name) const { return impl_->file(name).tensor(name); }
+void CheckpointReader::forget(const std::string& name) const { impl_->file(name).forget(name); }
 
 void CheckpointReader::check_total_size() const {
   detail::check_total_size(impl_->index, impl_->tensors_of, (impl_->folder / kIndexFile).string());

@@ -95,6 +95,14 @@ class Mapping {
     return size_ == 0 ? std::string_view()
                       : std::string_view(static_cast<const char*>(data_), static_cast<std::size_t>(size_));
   }
+  // Whole pages inside `part` of bytes().
+  void forget(std::string_view part) const {
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
+    // Of a read-only mapping of a file nothing is lost. Where the system declines, the pages stay: no error.
+    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
 
  private:
   void* data_ = MAP_FAILED;
@@ -130,6 +138,8 @@ SafetensorsFile SafetensorsFile::open(const fs::path& path) {
   file.impl_ = std::make_shared<const Impl>(path);
   return file;
 }
+
+void SafetensorsFile::forget(const std::string& name) const { impl_->mapping->forget(impl_->data(impl_->info(name))); }
 
 const fs::path& SafetensorsFile::path() const { return impl_->path; }
 const std::vector<std::string>& SafetensorsFile::names() const { return impl_->header.names; }

@@ -107,7 +107,7 @@ class Planner {
   void engine(const std::string& stage, const ModelConfig& config, EngineWork work) {
     work.prompt_tokens = std::min(work.prompt_tokens, config.context_length() - (work.samples > 0 ? 1 : 0));
     work.new_tokens = std::min(work.new_tokens, config.context_length() - work.prompt_tokens);
-    const std::int64_t weights = weight_bytes(config, dtype_);
+    const std::int64_t weights = unpacked_bytes(config, dtype_, device_, settings_.engine.int8_weights);
     const std::int64_t left =
         plan_.available > 0 ? std::max<std::int64_t>(0, plan_.available - weights) : std::int64_t{1} << 60;
     const EngineMemory memory = engine_memory(config, dtype_, device_, settings_.engine, work, left);
@@ -122,7 +122,11 @@ class Planner {
     const std::string where = folder.empty() ? settings_.model : folder;
     const ModelConfig config = folder.empty() ? base_ : ModelConfig::read(folder);
     if (options.mode == "random") {
-      plan_.stages.push_back({stage, {{"weights", weight_bytes(config, dtype_)}}, 0});
+      const bool int8 = settings_.engine.int8_weights;
+      plan_.stages.push_back({stage,
+                              {{"weights", unpacked_bytes(config, dtype_, device_, int8)},
+                               {"packed weights", packed_bytes(config, dtype_, device_, int8)}},
+                              0});
       return;
     }
     const JudgeTemplates templates =

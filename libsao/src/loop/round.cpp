@@ -187,16 +187,17 @@ struct Run::Impl {
     return round == 0 ? fs::path(settings.model) : folder->round(round) / "model";
   }
 
-  Loaded& load(const fs::path& model) {
-    if (!loaded || loaded->folder != model) {
+  Loaded& load(const fs::path& model, Purpose purpose) {
+    if (!loaded || loaded->folder != model || (purpose == Purpose::kAll && loaded->model.inference_only())) {
       loaded.reset();  // before the next one takes memory
-      loaded = Loaded{model, load_model(model), ChatTokenizer::load(model)};
+      loaded = Loaded{model, load_model(model, purpose), ChatTokenizer::load(model)};
     }
     return *loaded;
   }
 
-  CausalLM load_model(const fs::path& model) const {
-    return CausalLM::load(model, {.device = parse_device(settings.device), .dtype = parse_dtype(settings.dtype)});
+  CausalLM load_model(const fs::path& model, Purpose purpose) const {
+    return CausalLM::load(
+        model, {.device = parse_device(settings.device), .dtype = parse_dtype(settings.dtype), .purpose = purpose});
   }
 
   /// One line of timing.jsonl, the only file that the clock gets into.
@@ -207,7 +208,7 @@ struct Run::Impl {
   /// Runs `work` on an engine and notes how long it took.
   template <class Work>
   void with_engine(const fs::path& model, const fs::path& where, Work&& work) {
-    const Loaded& policy = load(model);
+    const Loaded& policy = load(model, purpose_of(settings.engine));
     Engine engine(policy.model, policy.text, settings.engine);
     const auto start = std::chrono::steady_clock::now();
     const std::size_t items = work(engine);
@@ -380,13 +381,13 @@ struct Run::Impl {
     const fs::path start = start_of(round);
     if (!fs::exists(where / "model")) {
       const std::vector<Preference> rows = read_jsonl<Preference>(where / "pairs.jsonl");
-      const Loaded policy = load(start);
+      const Loaded policy = load(start, Purpose::kAll);
       loaded.reset();  // its weights change from here on
       TrainerOptions options = settings.train;
       options.seed = detail::round_seed(settings.seed, round, "train");
       std::optional<CausalLM> reference;
       if (needs_reference(options.loss) && settings.reference == "base" && round > 1)
-        reference = load_model(settings.model);
+        reference = load_model(settings.model, Purpose::kAll);
       {
         Trainer trainer(policy.model, tokenize_pairs(rows, policy.text), options, std::move(reference));
         trainer.set_progress(progress);

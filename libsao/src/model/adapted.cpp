@@ -78,6 +78,7 @@ void check_merged(const CausalLM& adapted, const CausalLM& merged, const PackedT
 }  // namespace
 
 CausalLM CausalLM::with_lora(LoraAdapter adapter) const {
+  impl_->need_weights("with_lora");
   if (impl_->lora) throw InputError("CausalLM::with_lora: the model has adapters already, expected one without");
   auto impl = std::make_shared<Impl>();
   impl->config = impl_->config;
@@ -123,6 +124,7 @@ CausalLM CausalLM::with_lora(const LoraOptions& options, Seed seed) const {
 const LoraAdapter* CausalLM::lora() const { return impl_->lora ? &*impl_->lora : nullptr; }
 CausalLM CausalLM::base() const { return impl_->base ? CausalLM(impl_->base) : *this; }
 const NamedTensors& CausalLM::trainable_parameters() const {
+  impl_->need_weights("trainable_parameters");
   return impl_->lora ? impl_->lora_parameters : impl_->parameters;
 }
 
@@ -134,6 +136,7 @@ CausalLM CausalLM::merged() const {
 }
 
 CausalLM CausalLM::merged(DType dtype) const {
+  impl_->need_weights("merged");
   const at::NoGradGuard no_grad;
   const at::ScalarType final_type = detail::scalar_type(dtype);
   // What rounding to a narrower dtype does to a model would hide what merging does: it comes after the check.

@@ -20,7 +20,57 @@ using detail::PackedLayer;
 using detail::PackedModel;
 using detail::RotaryTables;
 
+namespace {
+
+[[noreturn]] void throw_no_int8(at::Device device, at::ScalarType dtype) {
+  throw InputError(fmt::format("int8 inference: a model in {} on {}, expected float32 on the CPU", at::toString(dtype),
+                               device.str()));
+}
+
+}  // namespace
+
+void CausalLM::Impl::set_purpose(Purpose purpose, at::Device device, at::ScalarType dtype) {
+  const bool packs = device.is_cpu() && dtype == at::kFloat;
+  if (purpose == Purpose::kInt8Inference) {
+    if (!packs) throw_no_int8(device, dtype);
+    packed_format = ops::WeightFormat::kInt8;
+  }
+  inference_only = packs && purpose != Purpose::kAll;
+}
+
+void CausalLM::Impl::fill_slots(const std::function<void(const detail::Slot&)>& fill) {
+  const auto packed_of = [](const at::Tensor& matrix, ops::WeightFormat format) {
+    return ops::PackedWeight::pack({&matrix, 1}, {}, format);
+  };
+  const auto ends = [&](const detail::LayerWeights& layer, const at::Tensor* tensor) {
+    const detail::Linear& last = layer.down.back();
+    return tensor == (config.mlp_bias ? &last.bias : &last.weight);
+  };
+  auto packed = std::make_shared<PackedModel>();
+  bool whole = true;
+  for (const detail::Slot& slot : detail::slots(config, weights)) {
+    fill(slot);
+    whole = whole && slot.tensor->defined();
+    if (!inference_only || !whole) continue;
+    const std::size_t next = packed->layers.size();
+    if (slot.tensor == &weights.embedding && config.tie_word_embeddings) {
+      packed->embedding = packed_of(weights.embedding, ops::WeightFormat::kFloat32);
+      packed->output = packed_format == ops::WeightFormat::kFloat32 ? packed->embedding
+                                                                    : packed_of(weights.embedding, packed_format);
+      weights.embedding = at::Tensor();
+    } else if (slot.tensor == &weights.output) {
+      packed->output = packed_of(weights.output, packed_format);
+      weights.output = at::Tensor();
+    } else if (next < weights.layers.size() && ends(weights.layers[next], slot.tensor)) {
+      packed->layers.push_back(detail::pack(weights.layers[next], packed_format));
+      detail::drop_matrices(weights.layers[next]);
+    }
+  }
+  if (inference_only) packed_model_ = std::move(packed);
+}
+
 void CausalLM::Impl::finish() {
+  if (inference_only) return;
   if (config.tie_word_embeddings) weights.output = weights.embedding;
   if (!ops::PackedWeight::supports(weights.embedding)) {  // which joins them in its own way
     for (detail::LayerWeights& layer : weights.layers) {
@@ -48,7 +98,16 @@ const detail::RotaryTable& CausalLM::Impl::rotary_of(const RotaryTables& tables,
   return config.layer_windows[layer] > 0 ? tables.sliding : tables.full;
 }
 
+void CausalLM::Impl::need_weights(const char* caller) const {
+  if (!inference_only) return;
+  throw InputError(
+      fmt::format("CausalLM::{}: the model is for inference only and holds its weights packed, expected one that was "
+                  "loaded with LoadOptions::purpose kAll",
+                  caller));
+}
+
 std::shared_ptr<const PackedModel> CausalLM::Impl::packed() {
+  if (inference_only) return packed_model_;
   if (!ops::PackedWeight::supports(weights.embedding)) return nullptr;
   const std::lock_guard lock(mutex_);
   std::int64_t stamp = *version;
@@ -57,22 +116,24 @@ std::shared_ptr<const PackedModel> CausalLM::Impl::packed() {
   }
   if (packed_model_ != nullptr && stamp == packed_stamp_) return packed_model_;
   packed_model_.reset();  // before the new one is made: there is room for one
-  packed_model_ = std::make_shared<PackedModel>(weights, packed_format);
+  packed_model_ = std::make_shared<PackedModel>(detail::pack(weights, packed_format));
   packed_stamp_ = stamp;
   return packed_model_;
 }
 
 void CausalLM::Impl::drop_packed() {
+  if (inference_only) return;
   const std::lock_guard lock(mutex_);
   packed_model_.reset();
 }
 
 bool CausalLM::Impl::differentiable(const at::Tensor& hidden) const {
-  return at::GradMode::is_enabled() && (hidden.requires_grad() || weights.output.requires_grad());
+  return !inference_only && at::GradMode::is_enabled() && (hidden.requires_grad() || weights.output.requires_grad());
 }
 
-at::Tensor CausalLM::Impl::embed(const at::Tensor& ids) const {
-  at::Tensor h = at::embedding(weights.embedding, ids);
+at::Tensor CausalLM::Impl::embed(const at::Tensor& ids, const PackedModel* packed) const {
+  const bool is_packed = packed != nullptr && packed->embedding.defined();
+  at::Tensor h = is_packed ? packed->embedding.rows(ids) : at::embedding(weights.embedding, ids);
   // The scale is rounded to the model's dtype first, as the reference does.
   if (config.embedding_scale != 1.0) h = h * at::scalar_tensor(config.embedding_scale, h.options());
   return h;
@@ -122,14 +183,14 @@ at::Tensor CausalLM::Impl::run(const PackedTokens& tokens, const std::function<v
   }
   check_context(longest);
   const RotaryTables rope = rotary_tables(longest);
-  const bool training = at::GradMode::is_enabled();
+  const bool training = at::GradMode::is_enabled() && !inference_only;
   std::shared_ptr<const detail::Dropout> dropout;
   if (tokens.dropout && lora && lora->options.lora_dropout > 0.0) {
     dropout = std::make_shared<const detail::Dropout>(detail::dropout_streams(tokens));
   }
   const std::shared_ptr<const PackedModel> held = training || dropout ? nullptr : packed();
 
-  at::Tensor h = embed(ids);
+  at::Tensor h = embed(ids, held.get());
   if (observe) observe(h);
   for (std::size_t i = 0; i < weights.layers.size(); ++i) {
     const PackedLayer* packed_layer = held == nullptr ? nullptr : &held->layers[i];
@@ -153,9 +214,16 @@ CausalLM::CausalLM(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 const ModelConfig& CausalLM::config() const { return impl_->config; }
 at::Device CausalLM::device() const { return impl_->device(); }
-at::ScalarType CausalLM::dtype() const { return impl_->weights.embedding.scalar_type(); }
-const at::Tensor& CausalLM::output_weight() const { return impl_->weights.output; }
-const NamedTensors& CausalLM::parameters() const { return impl_->parameters; }
+at::ScalarType CausalLM::dtype() const { return impl_->weights.final_norm.scalar_type(); }
+bool CausalLM::inference_only() const { return impl_->inference_only; }
+const at::Tensor& CausalLM::output_weight() const {
+  impl_->need_weights("output_weight");
+  return impl_->weights.output;
+}
+const NamedTensors& CausalLM::parameters() const {
+  impl_->need_weights("parameters");
+  return impl_->parameters;
+}
 void CausalLM::set_activation_checkpointing(bool enabled) { impl_->activation_checkpointing = enabled; }
 void CausalLM::weights_changed() const {
   impl_->drop_packed();
@@ -164,10 +232,13 @@ void CausalLM::weights_changed() const {
 std::int64_t CausalLM::weights_version() const { return *impl_->version; }
 
 CausalLM CausalLM::with_int8_inference() const {
-  if (!ops::PackedWeight::supports(impl_->weights.embedding)) {
-    throw InputError(fmt::format("int8 inference: a model in {} on {}, expected float32 on the CPU",
-                                 at::toString(dtype()), device().str()));
+  if (impl_->packed_format == ops::WeightFormat::kInt8) return *this;
+  if (impl_->inference_only) {
+    throw InputError(
+        "int8 inference: the model is for inference in float32 only, expected one that was loaded with "
+        "LoadOptions::purpose kInt8Inference or kAll");
   }
+  if (!ops::PackedWeight::supports(impl_->weights.embedding)) throw_no_int8(device(), dtype());
   auto impl = std::make_shared<Impl>();
   impl->config = impl_->config;
   impl->base_json = impl_->base_json;
@@ -182,6 +253,7 @@ CausalLM CausalLM::with_int8_inference() const {
 }
 
 void CausalLM::set_requires_grad(bool requires_grad) const {
+  impl_->need_weights("set_requires_grad");
   if (requires_grad) {
     impl_->drop_packed();
     if (impl_->base) impl_->base->drop_packed();
@@ -208,7 +280,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
   // Of several tokens a sequence a GPU's kernel is planned from what the host knows of them.
   const KvStep& sequences = given.slots.size(0) > given.lengths.size(0) ? given : step;
 
-  at::Tensor h = impl.embed(ids.to(impl.device()));
+  at::Tensor h = impl.embed(ids.to(impl.device()), packed.get());
   for (std::size_t i = 0; i < impl.weights.layers.size(); ++i) {
     at::Tensor& keys = cache.keys(static_cast<std::int64_t>(i));
     at::Tensor& values = cache.values(static_cast<std::int64_t>(i));
@@ -247,9 +319,11 @@ at::Tensor CausalLM::logits(const at::Tensor& hidden) const {
 at::Tensor CausalLM::log_probs(const at::Tensor& hidden, const at::Tensor& targets, std::int64_t chunk_tokens,
                                ops::TokenStatistics* statistics) const {
   const std::shared_ptr<const PackedModel> packed = impl_->differentiable(hidden) ? nullptr : impl_->packed();
-  return ops::log_probs(hidden, output_weight(), targets.to(device()),
-                        {.logit_softcap = impl_->config.final_logit_softcapping, .chunk_tokens = chunk_tokens},
-                        packed == nullptr ? nullptr : &packed->output, statistics);
+  const ops::LogProbsOptions options{.logit_softcap = impl_->config.final_logit_softcapping,
+                                     .chunk_tokens = chunk_tokens};
+  const at::Tensor ids = targets.to(device());
+  if (packed != nullptr) return ops::log_probs(hidden, packed->output, ids, options, statistics);
+  return ops::log_probs(hidden, output_weight(), ids, options, statistics);
 }
 
 }  // namespace sao

@@ -31,11 +31,19 @@ struct CausalLM::Impl {
   // Shared by all handles on the weights.
   std::shared_ptr<std::int64_t> version = std::make_shared<std::int64_t>(0);
   ops::WeightFormat packed_format = ops::WeightFormat::kFloat32;
+  bool inference_only = false;  // the matrices are in the packed copies alone, which stay
 
+  // What fill_slots will keep. Throws InputError as with_int8_inference.
+  void set_purpose(Purpose purpose, at::Device device, at::ScalarType dtype);
+  // Makes the weights: `fill` sets the tensor of each slot in turn, or leaves it undefined where the model will not be
+  // used. Of a model for inference only, layers are packed, and their matrices let go, as they become whole.
+  void fill_slots(const std::function<void(const detail::Slot&)>& fill);
   // After config and weights are there.
   void finish();
+  // Throws InputError where the model is for inference only.
+  void need_weights(const char* caller) const;
 
-  at::Device device() const { return weights.embedding.device(); }
+  at::Device device() const { return weights.final_norm.device(); }
 
   // Cosines and sines of positions 0 .. positions - 1 at least, and those of them that a layer takes.
   detail::RotaryTables rotary_tables(std::int64_t positions);
@@ -51,7 +59,7 @@ struct CausalLM::Impl {
   void check_ids(const at::Tensor& ids, std::int64_t expected, const char* of) const;
   void check_context(std::int64_t longest) const;
 
-  at::Tensor embed(const at::Tensor& ids) const;
+  at::Tensor embed(const at::Tensor& ids, const detail::PackedModel* packed) const;
   at::Tensor final_norm(const at::Tensor& h) const;
   // Runs all layers over a pack; `observe` sees the embeddings and every layer's output.
   at::Tensor run(const PackedTokens& tokens, const std::function<void(const at::Tensor&)>& observe);

@@ -68,6 +68,7 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
   impl->base_json = read_file(folder / "config.json", 16 << 20);
   const at::Device device = device_of(options.device);
   const at::ScalarType dtype = scalar_type(options.dtype);
+  impl->set_purpose(options.purpose, device, dtype);
   const CheckpointReader reader = CheckpointReader::open(folder);
 
   // Where a checkpoint reads images too (gemma3), the language model is a part of it and the rest is left alone.
@@ -80,35 +81,36 @@ CausalLM CausalLM::load(const std::filesystem::path& folder, const LoadOptions& 
 
   std::vector<std::string> problems;
   std::set<std::string> known{prefix + "lm_head.weight"};  // a tied head may be stored too
-  for (const Slot& slot : detail::slots(impl->config, impl->weights)) {
+  impl->fill_slots([&](const Slot& slot) {
     const std::string name = prefix + slot.name;
     known.insert(name);
     if (!reader.contains(name)) {
       problems.push_back(
           fmt::format("tensor \"{}\" is missing, expected shape [{}]", name, fmt::join(slot.shape, ", ")));
-      continue;
+      return;
     }
     const TensorInfo& info = reader.info(name);
     const std::string file = reader.file_of(name).filename().string();
     if (info.shape != slot.shape) {
       problems.push_back(fmt::format("{}: tensor \"{}\" is [{}], expected [{}]", file, name,
                                      fmt::join(info.shape, ", "), fmt::join(slot.shape, ", ")));
-      continue;
+      return;
     }
     if (info.dtype != "F32" && info.dtype != "BF16" && info.dtype != "F16" && info.dtype != "F64") {
       problems.push_back(
           fmt::format("{}: tensor \"{}\" has dtype {}, expected F32, BF16, F16 or F64", file, name, info.dtype));
-      continue;
+      return;
     }
     const at::Tensor stored = reader.tensor(name);
     if (const auto place = detail::find_not_finite(stored)) {
       problems.push_back(fmt::format("{}: tensor \"{}\" holds {} at [{}], expected finite numbers", file, name,
                                      place->value, fmt::join(place->index, ", ")));
-      continue;
+      return;
     }
     *slot.tensor = at::empty(slot.shape, at::TensorOptions(dtype).device(device));
     slot.tensor->copy_(stored);
-  }
+    reader.forget(name);
+  });
   for (const std::string& name : reader.names()) {
     if (!known.contains(name) && !other_part(name) && !name.ends_with("rotary_emb.inv_freq")) {
       problems.push_back(fmt::format("{}: tensor \"{}\" is not one that config.json describes",
@@ -133,7 +135,8 @@ CausalLM CausalLM::random(const ModelConfig& config, Seed seed, const LoadOption
   impl->config = config;
   const at::Device device = device_of(options.device);
   const at::ScalarType dtype = scalar_type(options.dtype);
-  for (const Slot& slot : detail::slots(config, impl->weights)) {
+  impl->set_purpose(options.purpose, device, dtype);
+  impl->fill_slots([&](const Slot& slot) {
     at::Tensor values = at::zeros(slot.shape, at::kFloat);
     if (slot.initial == Initial::kIdentity && !config.zero_centered_norm) values.fill_(1.0);
     if (slot.initial == Initial::kNormal) {
@@ -146,11 +149,12 @@ CausalLM CausalLM::random(const ModelConfig& config, Seed seed, const LoadOption
       });
     }
     *slot.tensor = values.to(at::TensorOptions(dtype).device(device));
-  }
+  });
   impl->finish();
   return CausalLM(std::move(impl));
 }
 CausalLM CausalLM::clone_frozen() const {
+  impl_->need_weights("clone_frozen");
   auto copy = std::make_shared<Impl>();
   copy->config = impl_->config;
   copy->base_json = impl_->base_json;
@@ -176,6 +180,7 @@ void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::
 
 void CausalLM::save(const std::filesystem::path& folder, const std::filesystem::path& tokenizer_from,
                     DType dtype) const {
+  impl_->need_weights("save");
   if (impl_->lora) {
     throw InputError(fmt::format(
         "{}: the model has adapters, expected one without; save them by lora()->save, or merged()", folder.string()));

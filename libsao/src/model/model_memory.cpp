@@ -57,6 +57,12 @@ std::int64_t packed_bytes(const ModelConfig& config, at::ScalarType dtype, at::D
   return config.num_hidden_layers * layer + matrix(config.vocab_size, w.hidden);
 }
 
+std::int64_t unpacked_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, bool int8) {
+  const std::int64_t bytes = weight_bytes(config, dtype) - packed_bytes(config, dtype, device);
+  const bool keeps_embedding = int8 && config.tie_word_embeddings;  // the output matrix is rounded, it is not
+  return keeps_embedding ? bytes + config.vocab_size * config.hidden_size * size_of(dtype) : bytes;
+}
+
 std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::int64_t tokens) {
   const Widths w(config);
   const bool in_shares = device.is_cpu() && dtype == at::kFloat && !config.mlp_bias && config.hidden_act != "gelu";

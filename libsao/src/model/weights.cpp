@@ -70,14 +70,24 @@ std::vector<Slot> slots(const ModelConfig& c, Weights& w) {
   return list;
 }
 
-PackedModel::PackedModel(const Weights& weights, ops::WeightFormat format) {
-  for (const LayerWeights& w : weights.layers) {
-    layers.push_back({.qkv = pack(w.qkv, format),
-                      .o = pack(w.o, format),
-                      .gate_up = pack(w.gate_up, format),
-                      .down = pack(w.down, format)});
+PackedLayer pack(const LayerWeights& weights, ops::WeightFormat format) {
+  return {.qkv = pack(weights.qkv, format),
+          .o = pack(weights.o, format),
+          .gate_up = pack(weights.gate_up, format),
+          .down = pack(weights.down, format)};
+}
+
+PackedModel pack(const Weights& weights, ops::WeightFormat format) {
+  PackedModel packed;
+  for (const LayerWeights& layer : weights.layers) packed.layers.push_back(pack(layer, format));
+  packed.output = ops::PackedWeight::pack({&weights.output, 1}, {}, format);
+  return packed;
+}
+
+void drop_matrices(LayerWeights& weights) {
+  for (Projection* projection : {&weights.qkv, &weights.o, &weights.gate_up, &weights.down}) {
+    for (Linear& linear : *projection) linear.weight = linear.bias = at::Tensor();
   }
-  output = ops::PackedWeight::pack({&weights.output, 1}, {}, format);
 }
 
 }  // namespace sao::detail

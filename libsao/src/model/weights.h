@@ -57,9 +57,14 @@ struct PackedLayer {
   ops::PackedWeight qkv, o, gate_up, down;
 };
 struct PackedModel {
-  PackedModel(const Weights& weights, ops::WeightFormat format);
   std::vector<PackedLayer> layers;
   ops::PackedWeight output;
+  ops::PackedWeight embedding;  ///< in float32, of a model that holds it packed only; else undefined
 };
+PackedLayer pack(const LayerWeights& weights, ops::WeightFormat format);
+PackedModel pack(const Weights& weights, ops::WeightFormat format);
+
+/// Lets go of the matrices and biases; norms stay.
+void drop_matrices(LayerWeights& weights);
 
 }  // namespace sao::detail

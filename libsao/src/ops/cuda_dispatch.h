@@ -38,8 +38,9 @@ struct Table {
   at::Tensor (*rotary)(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cosines,
                        const at::Tensor& sines, float sign);
   at::Tensor (*gated_activation)(const at::Tensor& gate, const at::Tensor& up, Gate kind);
+  /// `consumes`: y_grad is no longer needed and becomes the first gradient.
   std::array<at::Tensor, 2> (*gated_activation_backward)(const at::Tensor& gate, const at::Tensor& up,
-                                                         const at::Tensor& y_grad, Gate kind);
+                                                         const at::Tensor& y_grad, Gate kind, bool consumes);
 
   /// sum += x, of one shape; sum dense float32.
   void (*add_widened)(at::Tensor& sum, const at::Tensor& x);

@@ -45,7 +45,7 @@ template <class T>
 void gated_activation(GateKind kind, std::int64_t rows, std::int64_t width, const T* gate, std::int64_t gate_stride,
                       const T* up, std::int64_t up_stride, T* y, void* stream);
 
-/// All dense, `count` numbers each.
+/// All dense, `count` numbers each. gate_grad may be y_grad.
 template <class T>
 void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad,
                                T* gate_grad, T* up_grad, void* stream);

@@ -154,10 +154,11 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
 }
 
 std::array<at::Tensor, 2> gated_activation_backward(const at::Tensor& gate, const at::Tensor& up,
-                                                    const at::Tensor& y_grad, Gate kind) {
+                                                    const at::Tensor& y_grad, Gate kind, bool consumes) {
   check_alike(gate, {up, y_grad});
   const at::Tensor g = gate.contiguous(), u = up.contiguous(), grad = y_grad.contiguous();
-  at::Tensor gate_grad = at::empty(g.sizes(), g.options()), up_grad = at::empty(g.sizes(), g.options());
+  at::Tensor gate_grad = consumes ? grad : at::empty(g.sizes(), g.options());
+  at::Tensor up_grad = at::empty(g.sizes(), g.options());
   on_stream(gate, [&](void* stream) {
     with_type(gate, [&](auto t) {
       using T = decltype(t);

@@ -147,6 +147,40 @@ at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
   return y;
 }
 
+at::Tensor PackedWeight::rows(const at::Tensor& ids) const {
+  if (!defined() || ids.dim() != 1 || ids.scalar_type() != at::kLong || !ids.device().is_cpu()) {
+    throw InputError(fmt::format("PackedWeight::rows: ids {} on {}, expected [n] int64 on the CPU, of packed weights",
+                                 describe(ids), ids.device().str()));
+  }
+  const at::Tensor wanted = ids.contiguous();
+  const std::int64_t* id = wanted.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < wanted.numel(); ++i) {
+    if (id[i] < 0 || id[i] >= outputs_) {
+      throw InputError(fmt::format("PackedWeight::rows: row {}, expected 0 to {}", id[i], outputs_ - 1));
+    }
+  }
+  const std::int64_t k = inputs_, panel = storage_.size(2), groups = (k + kInt8Group - 1) / kInt8Group;
+  at::Tensor found = at::empty({wanted.numel(), k}, at::kFloat);
+  float* to = found.mutable_data_ptr<float>();
+  const auto gather = [&](const auto* stored, const float* scales) {
+    at::parallel_for(0, wanted.numel(), 16, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t first = id[i] / panel, lane = id[i] % panel;
+        for (std::int64_t j = 0; j < k; ++j) {
+          const auto value = static_cast<float>(stored[(first * k + j) * panel + lane]);
+          to[i * k + j] = scales == nullptr ? value : value * scales[(first * groups + j / kInt8Group) * panel + lane];
+        }
+      }
+    });
+  };
+  if (scales_.defined()) {
+    gather(storage_.const_data_ptr<std::int8_t>(), scales_.const_data_ptr<float>());
+  } else {
+    gather(storage_.const_data_ptr<float>(), nullptr);
+  }
+  return found;
+}
+
 std::int64_t PackedWeight::rows_at_once(std::int64_t rows) {
   return is_split_by_rows(rows) ? at::get_num_threads() * kMostRows : rows;
 }

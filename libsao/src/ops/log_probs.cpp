@@ -188,23 +188,29 @@ class LogProbs : public torch::autograd::Function<LogProbs> {
   }
 };
 
-void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+// `weight`: what [V, H], of which dtype and where.
+struct WeightKind {
+  std::vector<std::int64_t> sizes;
+  at::ScalarType type;
+  at::Device device;
+};
+
+void check(const at::Tensor& hidden, const WeightKind& weight, const at::Tensor& targets,
            const LogProbsOptions& options) {
-  if (hidden.dim() != 2 || weight.dim() != 2 || targets.dim() != 1 || hidden.size(1) != weight.size(1) ||
+  if (hidden.dim() != 2 || weight.sizes.size() != 2 || targets.dim() != 1 || hidden.size(1) != weight.sizes[1] ||
       targets.size(0) != hidden.size(0)) {
     throw InputError(fmt::format("log_probs: hidden [{}], weight [{}], targets [{}], expected [n, H], [V, H], [n]",
-                                 fmt::join(hidden.sizes(), ", "), fmt::join(weight.sizes(), ", "),
+                                 fmt::join(hidden.sizes(), ", "), fmt::join(weight.sizes, ", "),
                                  fmt::join(targets.sizes(), ", ")));
   }
-  if (!hidden.is_floating_point() || hidden.scalar_type() != weight.scalar_type() ||
-      targets.scalar_type() != at::kLong) {
+  if (!hidden.is_floating_point() || hidden.scalar_type() != weight.type || targets.scalar_type() != at::kLong) {
     throw InputError(fmt::format("log_probs: hidden {}, weight {}, targets {}, expected one floating dtype and int64",
-                                 at::toString(hidden.scalar_type()), at::toString(weight.scalar_type()),
+                                 at::toString(hidden.scalar_type()), at::toString(weight.type),
                                  at::toString(targets.scalar_type())));
   }
-  if (hidden.device() != weight.device() || hidden.device() != targets.device()) {
+  if (hidden.device() != weight.device || hidden.device() != targets.device()) {
     throw InputError(fmt::format("log_probs: hidden on {}, weight on {}, targets on {}, expected one device",
-                                 hidden.device().str(), weight.device().str(), targets.device().str()));
+                                 hidden.device().str(), weight.device.str(), targets.device().str()));
   }
   if (options.chunk_tokens < 1) {
     throw InputError(fmt::format("log_probs: chunk_tokens is {}, expected at least 1", options.chunk_tokens));
@@ -215,8 +221,9 @@ void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor&
   if (targets.numel() > 0) {
     const auto [least, most] = at::aminmax(targets);
     const std::int64_t low = least.item<std::int64_t>(), high = most.item<std::int64_t>();
-    if (low < 0 || high >= weight.size(0)) {
-      throw InputError(fmt::format("log_probs: target {}, expected 0 to {}", low < 0 ? low : high, weight.size(0) - 1));
+    if (low < 0 || high >= weight.sizes[0]) {
+      throw InputError(
+          fmt::format("log_probs: target {}, expected 0 to {}", low < 0 ? low : high, weight.sizes[0] - 1));
     }
   }
 }
@@ -224,35 +231,39 @@ void check(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor&
 }  // namespace
 
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                     const LogProbsOptions& options, const PackedWeight* packed_weight, TokenStatistics* statistics) {
-  check(hidden, weight, targets, options);
-  if (packed_weight != nullptr &&
-      (packed_weight->outputs() != weight.size(0) || packed_weight->inputs() != weight.size(1))) {
-    throw InputError(fmt::format("log_probs: a packed weight [{}, {}], expected that of weight [{}]",
-                                 packed_weight->outputs(), packed_weight->inputs(), fmt::join(weight.sizes(), ", ")));
+                     const LogProbsOptions& options, TokenStatistics* statistics) {
+  check(hidden, {weight.sizes().vec(), weight.scalar_type(), weight.device()}, targets, options);
+  const bool differentiable = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
+  if (!differentiable && PackedWeight::supports(hidden) && hidden.size(0) > 0) {
+    return log_probs(hidden, PackedWeight::pack({&weight, 1}), targets, options, statistics);
   }
   const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
-  if (statistics != nullptr) {
-    *statistics = empty_statistics(rows.size(0), rows.options().dtype(compute_type(rows)).requires_grad(false));
-  }
-  if (at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad())) {
+  const auto out_options = rows.options().dtype(compute_type(rows)).requires_grad(false);
+  if (statistics != nullptr) *statistics = empty_statistics(rows.size(0), out_options);
+  if (differentiable) {
     return LogProbs::apply(rows, weight, ids, options.logit_softcap, options.chunk_tokens,
                            static_cast<const TokenStatistics*>(statistics));
   }
-
   const c10::NoGradGuard no_grad;
-  const auto out_options = rows.options().dtype(compute_type(rows));
-  at::Tensor log_prob = at::empty({rows.size(0)}, out_options);
-  at::Tensor log_sum_exp = at::empty({rows.size(0)}, out_options);
-  if (!PackedWeight::supports(rows) || rows.size(0) == 0) {
-    forward_chunks(rows, weight, ids, options, log_prob, log_sum_exp, statistics);
-    return log_prob;
-  }
-  const PackedWeight packed = packed_weight != nullptr ? *packed_weight : PackedWeight::pack({&weight, 1});
-  const std::int64_t chunk = even_chunk(rows.size(0), options.chunk_tokens);
-  for (std::int64_t begin = 0; begin < rows.size(0); begin += chunk) {
-    const std::int64_t count = std::min(chunk, rows.size(0) - begin);
-    const at::Tensor logits = packed.multiply(rows.narrow(0, begin, count));
+  at::Tensor log_prob = at::empty({rows.size(0)}, out_options), log_sum_exp = at::empty({rows.size(0)}, out_options);
+  forward_chunks(rows, weight, ids, options, log_prob, log_sum_exp, statistics);
+  return log_prob;
+}
+
+at::Tensor log_probs(const at::Tensor& hidden, const PackedWeight& weight, const at::Tensor& targets,
+                     const LogProbsOptions& options, TokenStatistics* statistics) {
+  check(hidden, {{weight.outputs(), weight.inputs()}, at::kFloat, at::kCPU}, targets, options);
+  const c10::NoGradGuard no_grad;
+  const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
+  const std::int64_t count_of_all = rows.size(0);
+  const auto out_options = rows.options().requires_grad(false);
+  if (statistics != nullptr) *statistics = empty_statistics(count_of_all, out_options);
+  at::Tensor log_prob = at::empty({count_of_all}, out_options), log_sum_exp = at::empty({count_of_all}, out_options);
+  if (count_of_all == 0) return log_prob;
+  const std::int64_t chunk = even_chunk(count_of_all, options.chunk_tokens);
+  for (std::int64_t begin = 0; begin < count_of_all; begin += chunk) {
+    const std::int64_t count = std::min(chunk, count_of_all - begin);
+    const at::Tensor logits = weight.multiply(rows.narrow(0, begin, count));
     const at::Tensor wanted = ids.narrow(0, begin, count), sums = log_sum_exp.narrow(0, begin, count);
     forward_rows(logits, wanted, options.logit_softcap, log_prob.narrow(0, begin, count), sums);
     if (statistics != nullptr) statistics_of_rows(logits, wanted, options.logit_softcap, sums, begin, *statistics);

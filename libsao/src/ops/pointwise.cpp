@@ -180,7 +180,7 @@ at::Tensor gate_rows(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
 std::array<at::Tensor, 2> gate_rows_backward(const at::Tensor& gate_in, const at::Tensor& up_in,
                                              const at::Tensor& y_grad_in, Gate kind, bool consumes) {
   if (const cuda::Table* gpu = cuda::kernels_for(gate_in)) {
-    return gpu->gated_activation_backward(gate_in, up_in, y_grad_in, kind);
+    return gpu->gated_activation_backward(gate_in, up_in, y_grad_in, kind, consumes);
   }
   const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous(), y_grad = y_grad_in.contiguous();
   at::Tensor gate_grad = consumes ? y_grad : at::empty_like(gate), up_grad = at::empty_like(up);

@@ -37,6 +37,9 @@ void visit_fields(Visitor&& visit, Options& options) {
 /// Throws InputError naming every field out of range.
 void validate(const EngineOptions& options);
 
+/// LoadOptions::purpose of a model that engines of these options alone will use: its weights are then in memory once.
+Purpose purpose_of(const EngineOptions& options);
+
 /// Throws InputError where the tokenizer has ids that the model has no embedding for: they are not of one model.
 void check_tokenizer(const Tokenizer& tokenizer, const ModelConfig& config);
 

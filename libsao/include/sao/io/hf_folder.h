@@ -25,6 +25,7 @@ class CheckpointReader {
   /// See SafetensorsFile.
   const TensorInfo& info(const std::string& name) const;
   at::Tensor tensor(const std::string& name) const;
+  void forget(const std::string& name) const;
   /// Throws InputError where an index gives another total_size than the shards' tensors have. Not a part of open: a
   /// tensor that is missing is the better complaint.
   void check_total_size() const;

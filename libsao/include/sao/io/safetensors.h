@@ -34,6 +34,9 @@ class SafetensorsFile {
   /// A read-only CPU view of the mapped bytes (copied when misaligned for its dtype); keeps the mapping
   /// alive. Writing to it is undefined. Throws InputError when absent or of a dtype LibTorch lacks.
   at::Tensor tensor(const std::string& name) const;
+  /// Frees the memory that reading the tensor took; a view of it reads from the file again. What a loader says of a
+  /// tensor that it has copied, so that the file does not stay in memory beside the copies.
+  void forget(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const;
 
  private:

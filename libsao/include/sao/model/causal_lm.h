@@ -27,9 +27,18 @@ namespace ops {
 struct TokenStatistics;
 }
 
+/// What a model is for, which decides how it holds its weights in float32 on the CPU, where inference computes with
+/// packed copies of the matrices. Elsewhere there are no such copies, and kInference is as kAll.
+enum class Purpose {
+  kAll,           ///< to be trained, saved and inferred with: the matrices, and their copies while they are used
+  kInference,     ///< the copies only: half of the memory; no gradients, no access to the weights
+  kInt8Inference  ///< the same of the copies that with_int8_inference makes; an embedding stays in float32
+};
+
 struct LoadOptions {
-  std::string device = "cpu";     ///< "cpu" or "cuda:N"
-  DType dtype = DType::kFloat32;  ///< of weights and computation
+  std::string device = "cpu";       ///< "cpu" or "cuda:N"
+  DType dtype = DType::kFloat32;    ///< of weights and computation
+  Purpose purpose = Purpose::kAll;  ///< kInt8Inference: float32 on the CPU only, InputError otherwise
 };
 
 /// A handle on one set of weights; copies share them.
@@ -48,6 +57,10 @@ class CausalLM {
   const ModelConfig& config() const;
   at::Device device() const;
   at::ScalarType dtype() const;
+  /// True of a model in float32 on the CPU that was made for inference only: nothing it computes is differentiable, and
+  /// output_weight, parameters, trainable_parameters, set_requires_grad, with_lora, merged, clone_frozen and save throw
+  /// InputError.
+  bool inference_only() const;
 
   /// Hidden states after the final norm: [T, hidden_size]. Differentiable unless gradients are off. Every sequence
   /// of `tokens` is causal and sees only itself and its parent. With gradients off the result of a token depends on its
@@ -107,8 +120,9 @@ class CausalLM {
 
   /// A handle on the same weights (and adapters) whose inference computes with 8-bit copies of the matrices:
   /// ops::WeightFormat::kInt8; embeddings and norms stay as they are. It follows changes of the weights; the copies are
-  /// freed with it. Logits differ from this model's by what rounding does (docs/performance.md). Throws InputError for
-  /// a model that is not float32 on the CPU.
+  /// freed with it. Logits differ from this model's by what rounding does (docs/performance.md). A model that infers in
+  /// 8 bits already: itself. Throws InputError for a model that is not float32 on the CPU, or is for inference in
+  /// float32 only.
   CausalLM with_int8_inference() const;
 
   /// A model of its own with the adapters added to the weights, in float32 (float64), then rounded to `dtype` (default

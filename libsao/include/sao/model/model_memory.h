@@ -35,6 +35,10 @@ std::int64_t weight_bytes(const ModelConfig& config, at::ScalarType dtype);
 /// CausalLM::with_int8_inference.
 std::int64_t packed_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, bool int8 = false);
 
+/// What a model that was loaded for inference (Purpose::kInference, kInt8Inference) holds of its weights beside these
+/// copies: norms, and the embedding where they do not serve for it; off the CPU and float32 all weights.
+std::int64_t unpacked_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, bool int8 = false);
+
 /// The most that CausalLM::hidden holds at one time of `tokens` tokens with gradients off, its result included; on the
 /// CPU with as many threads as LibTorch has now.
 std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::int64_t tokens);

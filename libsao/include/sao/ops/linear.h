@@ -43,6 +43,10 @@ class PackedWeight {
   /// packed.
   at::Tensor multiply(const at::Tensor& x) const;
 
+  /// Rows `ids` [n] int64 of the packed weights side by side, as they were given: [n, k]; of kInt8 as rounded. What an
+  /// embedding that is held packed gives. Throws InputError for other ids and where nothing was packed.
+  at::Tensor rows(const at::Tensor& ids) const;
+
   /// gated_activation of multiply(x)'s two halves, gate and up, with the same bits; of many rows rows_at_once at a
   /// time, so that what is halved does not stand in memory as a whole. -> [rows, sum n_i / 2]. Throws as multiply, and
   /// for an odd number of outputs.

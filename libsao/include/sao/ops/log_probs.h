@@ -27,13 +27,16 @@ struct TokenStatistics {
 /// log softmax(softcap(hidden . weight^T))[target] of each row, float32 [n] (float64 for float64 inputs).
 /// Shape: hidden [n, H], weight [V, H] of one floating dtype, targets [n] int64. Differentiable in hidden and weight:
 /// backward recomputes each chunk's logits and adds both gradients in the same pass, the weight's in float32.
-/// With gradients off, on the CPU in float32, a row's bits do not depend on the other rows; `packed_weight` is then the
-/// same weight packed, which saves packing it for this call. Elsewhere it is not used. `statistics` is filled in when
-/// given: a few passes more over each chunk's logits, forward only.
+/// With gradients off, on the CPU in float32, a row's bits do not depend on the other rows. `statistics` is filled in
+/// when given: a few passes more over each chunk's logits, forward only.
 /// Throws InputError for shapes that do not fit or targets outside the vocabulary.
 /// Follows: log_softmax in float32 over soft-capped logits (transformers Gemma2ForCausalLM).
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                     const LogProbsOptions& options = {}, const PackedWeight* packed_weight = nullptr,
-                     TokenStatistics* statistics = nullptr);
+                     const LogProbsOptions& options = {}, TokenStatistics* statistics = nullptr);
+
+/// The same with gradients off for weights that are packed already, which saves packing them for the call: hidden
+/// float32 on the CPU. Never differentiable.
+at::Tensor log_probs(const at::Tensor& hidden, const PackedWeight& weight, const at::Tensor& targets,
+                     const LogProbsOptions& options = {}, TokenStatistics* statistics = nullptr);
 
 }  // namespace sao::ops
