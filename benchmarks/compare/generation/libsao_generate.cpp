@@ -28,11 +28,15 @@ double seconds_of(const auto& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// The best of some seconds: float32 GFLOP/s of a product of 2,048 x 2,048 matrices, GB/s of reading 512 MiB.
+// The best of some seconds: float32 GFLOP/s of a product of 2,048 x 2,048 matrices, LibTorch's or ours, whichever is
+// faster (LibTorch's reaches half of what an AMD processor can), GB/s of reading 512 MiB.
 void print_cpu_limits(std::int64_t threads) {
   const at::Tensor a = at::randn({2048, 2048}), b = at::randn({2048, 2048});
   double gemm = 1e9, read = 1e9;
-  for (int i = 0; i < 12; ++i) gemm = std::min(gemm, seconds_of([&] { at::mm(a, b); }));
+  const auto packed = sao::ops::PackedWeight::pack({&b, 1});
+  for (int i = 0; i < 12; ++i) {
+    gemm = std::min({gemm, seconds_of([&] { at::mm(a, b); }), seconds_of([&] { packed.multiply(a); })});
+  }
   const std::vector<float> memory(std::size_t{1} << 27, 1.0f);
   std::vector<float> sums(static_cast<std::size_t>(threads) * 16);
   for (int i = 0; i < 12; ++i) {

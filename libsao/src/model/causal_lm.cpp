@@ -11,6 +11,7 @@
 #include "model/causal_lm_impl.h"
 #include "model/decoder.h"
 #include "sao/base/error.h"
+#include "sao/base/memory.h"
 #include "sao/ops/log_probs.h"
 #include "sao/ops/pointwise.h"
 
@@ -64,6 +65,7 @@ void CausalLM::Impl::fill_slots(const std::function<void(const detail::Slot&)>& 
     } else if (next < weights.layers.size() && ends(weights.layers[next], slot.tensor)) {
       packed->layers.push_back(detail::pack(weights.layers[next], packed_format));
       detail::drop_matrices(weights.layers[next]);
+      release_freed_memory();
     }
   }
   if (inference_only) packed_model_ = std::move(packed);
