@@ -35,7 +35,7 @@ class MemoryPlanTest : public ::testing::Test {
     settings_.judge.judge_truncated = settings_.pairs.keep_truncated = settings_.pairs.keep_inconsistent = true;
     settings_.train.batch_size = 4;
     settings_.train.schedule.warmup_ratio = 0.0;
-    settings_.eval.count = 6;
+    settings_.eval.count = 12;
     settings_.eval.compare.sampling.max_new_tokens = 8;
     settings_.eval.compare.length_control.bootstrap = 20;
   }
@@ -83,7 +83,7 @@ TEST_F(MemoryPlanTest, ARunTakesNoMore) {
         name == "evaluation" ? std::max(bytes_of(plan, "evaluation: answers"), bytes_of(plan, "evaluation: verdicts"))
                              : bytes_of(plan, name);
     EXPECT_LE(peak, planned + planned / 20) << stage;
-    EXPECT_GE(peak, planned / 5) << stage;  // texts are shorter than they may be, and weights but a small part
+    EXPECT_GE(peak, planned / 4) << stage;  // texts are shorter than they may be
   }
 }
 
