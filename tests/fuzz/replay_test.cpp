@@ -11,9 +11,10 @@
 #include "support/paths.h"
 
 namespace sao::fuzz {
-namespace {
 
-void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
+static void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }  // where GoogleTest finds it
+
+namespace {
 
 class Fuzz : public ::testing::TestWithParam<Target> {
  protected:
@@ -46,7 +47,7 @@ TEST_P(Fuzz, DamagedFilesAreAnsweredOrRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, Fuzz, ::testing::ValuesIn(kTargets),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& target) { return std::string(target.param.name); });
 
 }  // namespace
 }  // namespace sao::fuzz

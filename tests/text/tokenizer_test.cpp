@@ -294,7 +294,9 @@ void expect_pipeline_parity(const char* name) {
     const std::string text = c["text"];
     wrong += tokenizer->encode(text) != ids_of(c["ids"]);
     EXPECT_EQ(tokenizer->encode(text), ids_of(c["ids"])) << c;
-    if (c.contains("sp_ids")) EXPECT_EQ(tokenizer->encode(text, false), ids_of(c["sp_ids"])) << c;
+    if (c.contains("sp_ids")) {
+      EXPECT_EQ(tokenizer->encode(text, false), ids_of(c["sp_ids"])) << c;
+    }
     EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), false), c["decoded"]) << c;
     EXPECT_EQ(tokenizer->decode(ids_of(c["ids"]), true), c["decoded_skip"]) << c;
   }
