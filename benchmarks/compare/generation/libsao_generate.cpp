@@ -102,7 +102,7 @@ int main(int argc, char** argv) try {
   const bool int8 = std::string_view(argv[5]) == "int8";
   const sao::LoadOptions where{.device = argv[6],
                                .dtype = int8 ? sao::DType::kFloat32 : sao::parse_dtype(argv[5]),
-                               .purpose = int8 ? sao::Purpose::kInt8Inference : sao::Purpose::kInference};
+                               .purpose = sao::purpose_of({.int8_weights = int8})};
   at::set_num_threads(std::stoi(argv[4]));
   if (std::string_view(argv[1]) == "limits") {
     where.device == "cpu" ? print_cpu_limits(std::stoll(argv[4])) : print_gpu_limits();

@@ -228,6 +228,27 @@ void check(const at::Tensor& hidden, const WeightKind& weight, const at::Tensor&
   }
 }
 
+// Of checked inputs.
+at::Tensor log_probs_of_packed(const at::Tensor& hidden, const PackedWeight& weight, const at::Tensor& targets,
+                               const LogProbsOptions& options, TokenStatistics* statistics) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
+  const std::int64_t count_of_all = rows.size(0);
+  const auto out_options = rows.options().requires_grad(false);
+  if (statistics != nullptr) *statistics = empty_statistics(count_of_all, out_options);
+  at::Tensor log_prob = at::empty({count_of_all}, out_options), log_sum_exp = at::empty({count_of_all}, out_options);
+  if (count_of_all == 0) return log_prob;
+  const std::int64_t chunk = even_chunk(count_of_all, options.chunk_tokens);
+  for (std::int64_t begin = 0; begin < count_of_all; begin += chunk) {
+    const std::int64_t count = std::min(chunk, count_of_all - begin);
+    const at::Tensor logits = weight.multiply(rows.narrow(0, begin, count));
+    const at::Tensor wanted = ids.narrow(0, begin, count), sums = log_sum_exp.narrow(0, begin, count);
+    forward_rows(logits, wanted, options.logit_softcap, log_prob.narrow(0, begin, count), sums);
+    if (statistics != nullptr) statistics_of_rows(logits, wanted, options.logit_softcap, sums, begin, *statistics);
+  }
+  return log_prob;
+}
+
 }  // namespace
 
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
@@ -235,7 +256,7 @@ at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const a
   check(hidden, {weight.sizes().vec(), weight.scalar_type(), weight.device()}, targets, options);
   const bool differentiable = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
   if (!differentiable && PackedWeight::supports(hidden) && hidden.size(0) > 0) {
-    return log_probs(hidden, PackedWeight::pack({&weight, 1}), targets, options, statistics);
+    return log_probs_of_packed(hidden, PackedWeight::pack({&weight, 1}), targets, options, statistics);
   }
   const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
   const auto out_options = rows.options().dtype(compute_type(rows)).requires_grad(false);
@@ -253,22 +274,7 @@ at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const a
 at::Tensor log_probs(const at::Tensor& hidden, const PackedWeight& weight, const at::Tensor& targets,
                      const LogProbsOptions& options, TokenStatistics* statistics) {
   check(hidden, {{weight.outputs(), weight.inputs()}, at::kFloat, at::kCPU}, targets, options);
-  const c10::NoGradGuard no_grad;
-  const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
-  const std::int64_t count_of_all = rows.size(0);
-  const auto out_options = rows.options().requires_grad(false);
-  if (statistics != nullptr) *statistics = empty_statistics(count_of_all, out_options);
-  at::Tensor log_prob = at::empty({count_of_all}, out_options), log_sum_exp = at::empty({count_of_all}, out_options);
-  if (count_of_all == 0) return log_prob;
-  const std::int64_t chunk = even_chunk(count_of_all, options.chunk_tokens);
-  for (std::int64_t begin = 0; begin < count_of_all; begin += chunk) {
-    const std::int64_t count = std::min(chunk, count_of_all - begin);
-    const at::Tensor logits = weight.multiply(rows.narrow(0, begin, count));
-    const at::Tensor wanted = ids.narrow(0, begin, count), sums = log_sum_exp.narrow(0, begin, count);
-    forward_rows(logits, wanted, options.logit_softcap, log_prob.narrow(0, begin, count), sums);
-    if (statistics != nullptr) statistics_of_rows(logits, wanted, options.logit_softcap, sums, begin, *statistics);
-  }
-  return log_prob;
+  return log_probs_of_packed(hidden, weight, targets, options, statistics);
 }
 
 }  // namespace sao::ops

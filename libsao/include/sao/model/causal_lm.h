@@ -31,7 +31,7 @@ struct TokenStatistics;
 /// packed copies of the matrices. Elsewhere there are no such copies, and kInference is as kAll.
 enum class Purpose {
   kAll,           ///< to be trained, saved and inferred with: the matrices, and their copies while they are used
-  kInference,     ///< the copies only: half of the memory; no gradients, no access to the weights
+  kInference,     ///< the copies only: about half of the memory; no gradients, no access to the weights
   kInt8Inference  ///< the same of the copies that with_int8_inference makes; an embedding stays in float32
 };
 
