@@ -133,7 +133,7 @@ TEST_P(ModelMemory, ActivationsAndBackward) {
       hidden.backward(gradient);
       hidden.reset();
     });
-    const std::int64_t planned = backward_bytes(model.config(), at::kFloat, kTokens, checkpointing);
+    const std::int64_t planned = backward_bytes(model.config(), at::kFloat, at::kCPU, kTokens, checkpointing);
     EXPECT_NEAR(static_cast<double>(planned), static_cast<double>(peak), 0.05 * static_cast<double>(kept + peak))
         << "checkpointing " << checkpointing;
   }

@@ -31,21 +31,30 @@ TEST(Kernels, GemmAgreesWithDoubleAndDoesNotDependOnTheSplit) {
       const at::Tensor x = at::randn({m, k}), w = at::randn({n, k});
       const std::int64_t panels = (n + kernel->panel - 1) / kernel->panel;
       at::Tensor packed = at::empty({panels * k * kernel->panel});
-      kernel->pack(n, k, w.const_data_ptr<float>(), packed.mutable_data_ptr<float>());
+      kernel->pack(n, k, w.const_data_ptr<float>(), k, 1, packed.mutable_data_ptr<float>());
       at::Tensor y = at::full({m, n}, 7.0f);
       std::vector<float> scratch(static_cast<std::size_t>(kernel->gemm_scratch(m)));
-      kernel->gemm(m, n, k, x.const_data_ptr<float>(), k, packed.const_data_ptr<float>(), 0, panels,
+      kernel->gemm(m, n, k, x.const_data_ptr<float>(), k, 1, packed.const_data_ptr<float>(), 0, panels, false,
                    y.mutable_data_ptr<float>(), n, scratch.data());
       EXPECT_TRUE(testing::close(y, at::linear(x.to(at::kDouble), w.to(at::kDouble)), 2e-6 * std::sqrt(k) + 1e-6, 1e-5))
           << kernel->name;
       at::Tensor alone = at::empty({m, n});
       for (std::int64_t row = 0; row < m; ++row) {
         for (std::int64_t p = 0; p < panels; ++p) {
-          kernel->gemm(1, n, k, x[row].const_data_ptr<float>(), k, packed.const_data_ptr<float>(), p, p + 1,
+          kernel->gemm(1, n, k, x[row].const_data_ptr<float>(), k, 1, packed.const_data_ptr<float>(), p, p + 1, false,
                        alone[row].mutable_data_ptr<float>(), n, scratch.data());
         }
       }
       EXPECT_TRUE(testing::identical(alone, y)) << kernel->name << ": a row's bits depend on the other rows";
+
+      // Both operands by columns, added to what is there.
+      const at::Tensor x_turned = x.t().contiguous(), w_turned = w.t().contiguous();
+      at::Tensor packed_turned = at::empty_like(packed), sum = at::ones({m, n});
+      kernel->pack(n, k, w_turned.const_data_ptr<float>(), 1, n, packed_turned.mutable_data_ptr<float>());
+      EXPECT_TRUE(testing::identical(packed_turned, packed)) << kernel->name;
+      kernel->gemm(m, n, k, x_turned.const_data_ptr<float>(), 1, m, packed.const_data_ptr<float>(), 0, panels, true,
+                   sum.mutable_data_ptr<float>(), n, scratch.data());
+      EXPECT_TRUE(testing::close(sum, y.to(at::kDouble) + 1.0, 2e-6 * std::sqrt(k) + 1e-6, 1e-5)) << kernel->name;
     }
   }
 }
@@ -107,9 +116,12 @@ TEST(Kernels, LogProbsAndTheirGradientAgreeWithDouble) {
         kernel->log_probs(6, width, z.const_data_ptr<float>(), static_cast<float>(cap),
                           targets.const_data_ptr<std::int64_t>(), logp.mutable_data_ptr<float>(),
                           lse.mutable_data_ptr<float>());
-        kernel->log_probs_backward(6, width, dz.mutable_data_ptr<float>(), static_cast<float>(cap),
-                                   targets.const_data_ptr<std::int64_t>(), lse.const_data_ptr<float>(),
-                                   grad.const_data_ptr<float>());
+        const std::int64_t first = width / 3;  // columns in two parts
+        for (const auto& [begin, count] : {std::array{std::int64_t{0}, first}, std::array{first, width - first}}) {
+          kernel->log_probs_backward(6, count, begin, dz.mutable_data_ptr<float>() + begin, width,
+                                     static_cast<float>(cap), targets.const_data_ptr<std::int64_t>(),
+                                     lse.const_data_ptr<float>(), grad.const_data_ptr<float>());
+        }
         const at::Tensor zd = z.to(at::kDouble);
         const at::Tensor t = cap > 0 ? at::tanh(zd / cap) : zd;
         const at::Tensor capped = cap > 0 ? t * cap : zd;
@@ -119,6 +131,33 @@ TEST(Kernels, LogProbsAndTheirGradientAgreeWithDouble) {
         const at::Tensor slope = cap > 0 ? 1.0 - t * t : at::ones_like(t);
         EXPECT_TRUE(testing::close(dz, grad.to(at::kDouble).unsqueeze(1) * (onehot - all.exp()) * slope, 2e-6, 1e-5))
             << kernel->name;
+      }
+    }
+  }
+}
+
+TEST(Kernels, LogitSumsAgreeWithDouble) {
+  at::manual_seed(4);
+  for (const Kernels* kernel : runnable()) {
+    for (const double cap : {0.0, 12.0}) {
+      for (const std::int64_t width : {1, 5, 16, 47, 1000}) {
+        const at::Tensor whole = at::randn({6, width + 3}) * 8.0, z = whole.narrow(1, 0, width);
+        std::vector<LogitSums> sums(12);
+        kernel->logit_sums(6, width, z.const_data_ptr<float>(), width + 3, static_cast<float>(cap), sums.data(), 2);
+        at::Tensor capped = z.to(at::kDouble);
+        if (cap > 0) capped = at::tanh(capped / cap) * cap;
+        for (std::int64_t row = 0; row < 6; ++row) {
+          const LogitSums& found = sums[static_cast<std::size_t>(2 * row)];
+          const at::Tensor above = capped[row] - capped[row].max(), e = above.exp();
+          EXPECT_NEAR(found.peak, capped[row].max().item<double>(), 1e-5) << kernel->name;
+          const auto near = [&](float value, const at::Tensor& terms) {
+            return std::abs(value - terms.sum().item<double>()) <= 4e-6 * terms.abs().sum().item<double>();
+          };
+          EXPECT_TRUE(near(found.sum, e)) << kernel->name;
+          EXPECT_TRUE(near(found.weighted, above * e)) << kernel->name;
+          EXPECT_TRUE(near(found.squares, e.square())) << kernel->name;
+          EXPECT_TRUE(near(found.total, capped[row])) << kernel->name;
+        }
       }
     }
   }
@@ -144,6 +183,9 @@ TEST(Kernels, NanIsNotSwallowed) {
     float log_prob = 0.0f, log_sum_exp = 0.0f;
     kernel->log_probs(1, 3, z_row.const_data_ptr<float>(), 0.0f, &target, &log_prob, &log_sum_exp);
     EXPECT_TRUE(std::isnan(log_prob)) << kernel->name;
+    LogitSums sums{};
+    kernel->logit_sums(1, 3, z_row.const_data_ptr<float>(), 3, 0.0f, &sums, 1);
+    EXPECT_TRUE(std::isnan(sums.sum)) << kernel->name;
     for (const GateKind kind : {GateKind::kGeluTanh, GateKind::kSilu}) {
       const at::Tensor gate = at::full({3}, nan), up = at::ones({3});
       kernel->gate(kind, 1, 3, gate.const_data_ptr<float>(), up.const_data_ptr<float>(), 3,

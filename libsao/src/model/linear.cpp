@@ -9,12 +9,12 @@
 namespace sao::detail {
 
 at::Tensor apply(const Linear& linear, const at::Tensor& x, const Dropout* dropout) {
-  const at::Tensor y = at::linear(x, linear.weight, linear.bias);
+  const at::Tensor y = ops::linear(x, linear.weight, linear.bias);
   if (!linear.adapter) return y;
   const auto& [a, b, scaling, rate] = *linear.adapter;
   at::Tensor input = x.to(a.scalar_type());
   if (dropout != nullptr && rate > 0.0) input = input * dropout_factors(*dropout, linear.name, rate, input);
-  return at::add(y, at::linear(at::linear(input, a), b), scaling).to(y.scalar_type());
+  return at::add(y, ops::linear(ops::linear(input, a), b), scaling).to(y.scalar_type());
 }
 
 at::Tensor merged_weight(const Linear& linear) {
@@ -85,7 +85,7 @@ std::vector<at::Tensor> project(const Projection& projection, const ops::PackedW
   if (!at::GradMode::is_enabled()) {
     const at::Tensor weight = joined(projection, &Linear::weight), bias = joined(projection, &Linear::bias);
     if (weight.defined() && bias.defined() == projection[0].bias.defined()) {
-      return at::linear(x, weight, bias).split_with_sizes(widths, 1);
+      return ops::linear(x, weight, bias).split_with_sizes(widths, 1);
     }
   }
   std::vector<at::Tensor> outputs;

@@ -78,12 +78,17 @@ std::int64_t activation_bytes(const ModelConfig& config, at::ScalarType dtype, s
   return tokens * size_of(dtype) * (config.num_hidden_layers * layer + 2 * w.hidden);  // embeddings and the final norm
 }
 
-std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens, bool checkpointing) {
+std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::int64_t tokens,
+                            bool checkpointing) {
   const Widths w(config);
   // Gradients of the MLP's parts. Where the layer is kept for it, parts of it go meanwhile.
   std::int64_t numbers = checkpointing ? kept_by_layer(config) + 2 * w.inner + 4 * w.hidden : w.inner + 3 * w.hidden;
   if (config.fused_projections) numbers += 2 * w.inner + w.hidden;  // put side by side again
-  return tokens * size_of(dtype) * numbers;
+  // The MLP's products, a part of the rows at a time, as they are and packed, and the weight packed.
+  const bool in_parts = device.is_cpu() && dtype == at::kFloat && config.hidden_act != "gelu";
+  const std::int64_t part =
+      in_parts ? (2 * std::min(tokens, ops::kGatedRows) + w.hidden) * w.inner * size_of(dtype) : 0;
+  return tokens * size_of(dtype) * numbers + part;
 }
 
 }  // namespace sao

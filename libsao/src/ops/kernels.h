@@ -35,6 +35,15 @@ struct AttentionBackwardRow {
   std::int64_t last_key;
 };
 
+/// What is kept of some logits of a row, soft-capped, to have the whole row's log-sum-exp and statistics from.
+struct LogitSums {
+  float peak;      ///< the largest
+  float sum;       ///< sum of e^(z - peak)
+  float weighted;  ///< sum of (z - peak) e^(z - peak)
+  float squares;   ///< sum of e^(2 (z - peak))
+  float total;     ///< sum of z
+};
+
 enum class GateKind { kGeluTanh, kSilu };
 
 struct Kernels {
@@ -64,15 +73,18 @@ struct Kernels {
   void (*gate_backward)(GateKind kind, std::int64_t count, const float* gate, const float* up, const float* y_grad,
                         float* gate_grad, float* up_grad);
 
-  // Weights [n][k] packed into panels of `panel` columns: [ceil(n / panel)][k][panel], zero-filled.
+  // Weights [n][k], element (i, j) at weight[i * row_stride + j * column_stride], one of which is 1, packed into panels
+  // of `panel` columns: [ceil(n / panel)][k][panel], zero-filled.
   std::int64_t panel;
-  void (*pack)(std::int64_t n, std::int64_t k, const float* weight, float* packed);
-  // y[m][n0..n1) = x[m][k] . packed; n0 a multiple of panel. Every output is one chain of k fused
-  // multiply-adds in ascending k: independent of m and of how rows and columns are split. scratch: gemm_scratch(m).
+  void (*pack)(std::int64_t n, std::int64_t k, const float* weight, std::int64_t row_stride, std::int64_t column_stride,
+               float* packed);
+  // y[m][n0..n1) = x[m][k] . packed, or y + x . packed where `add`; n0 a multiple of panel, x's strides as those of
+  // pack. An output is the sum of slices of k, each one chain of fused multiply-adds in ascending k: independent of m
+  // and of how rows and columns are split. scratch: gemm_scratch(m).
   std::int64_t (*gemm_scratch)(std::int64_t m);
-  void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride,
-               const float* packed, std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride,
-               float* scratch);
+  void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_row_stride,
+               std::int64_t x_column_stride, const float* packed, std::int64_t first_panel, std::int64_t last_panel,
+               bool add, float* y, std::int64_t y_stride, float* scratch);
 
   // The same of weights in 8 bits: packed [ceil(n / panel)][k][panel], and a scale for every kInt8Group of the k inputs
   // of an output, [ceil(n / panel)][ceil(k / kInt8Group)][panel]. A weight is its level times the scale, in float32.
@@ -95,9 +107,13 @@ struct Kernels {
   // log softmax(softcap(z))[target] and log-sum-exp of each row of z [rows][width].
   void (*log_probs)(std::int64_t rows, std::int64_t width, const float* z, float softcap, const std::int64_t* targets,
                     float* log_prob, float* log_sum_exp);
-  // z <- d(sum_i grad[i] * log_prob[i]) / dz, in place.
-  void (*log_probs_backward)(std::int64_t rows, std::int64_t width, float* z, float softcap,
-                             const std::int64_t* targets, const float* log_sum_exp, const float* grad);
+  // Of z [rows][width], rows `stride` apart: sums[r * sums_stride] of row r.
+  void (*logit_sums)(std::int64_t rows, std::int64_t width, const float* z, std::int64_t stride, float softcap,
+                     LogitSums* sums, std::int64_t sums_stride);
+  // z <- d(sum_i grad[i] * log_prob[i]) / dz, in place, of columns first .. first + width of the logits; rows are
+  // `stride` apart.
+  void (*log_probs_backward)(std::int64_t rows, std::int64_t width, std::int64_t first, float* z, std::int64_t stride,
+                             float softcap, const std::int64_t* targets, const float* log_sum_exp, const float* grad);
   // z <- cap * tanh(z / cap)
   void (*softcap)(std::int64_t count, float* z, float cap);
 };

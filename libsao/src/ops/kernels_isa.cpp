@@ -261,14 +261,6 @@ constexpr std::int64_t kTileRows = 4;
 #endif
 constexpr std::int64_t kDepth = 640;  // k at a time
 
-void pack(std::int64_t n, std::int64_t k, const float* weight, float* packed) {
-  for (std::int64_t first = 0; first < n; first += kPanel) {
-    for (std::int64_t j = 0; j < k; ++j) {
-      for (std::int64_t c = 0; c < kPanel; ++c) *packed++ = first + c < n ? weight[(first + c) * k + j] : 0.0f;
-    }
-  }
-}
-
 // Rows at a time, so that their slices stay in the second-level cache.
 constexpr std::int64_t kRowBlock = 16 * kTileRows;
 
@@ -303,26 +295,52 @@ void pack_rows(std::int64_t depth, const float* x, std::int64_t x_stride, float*
   }
 }
 
+// Columns of x as a tile reads them: out[j * kRows + r] is element j of column r, `stride` behind element j - 1.
+template <std::int64_t kRows>
+void pack_columns(std::int64_t depth, const float* x, std::int64_t stride, float* out) {
+  for (std::int64_t j = 0; j < depth; ++j) {
+    for (std::int64_t r = 0; r < kRows; ++r) out[j * kRows + r] = x[j * stride + r];
+  }
+}
+
+void pack(std::int64_t n, std::int64_t k, const float* weight, std::int64_t row_stride, std::int64_t column_stride,
+          float* packed) {
+  for (std::int64_t first = 0; first < n; first += kPanel, weight += kPanel * row_stride, packed += k * kPanel) {
+    if (n - first >= kPanel && column_stride == 1) {
+      pack_rows<kPanel>(k, weight, row_stride, packed);
+    } else if (n - first >= kPanel && row_stride == 1) {
+      pack_columns<kPanel>(k, weight, column_stride, packed);
+    } else {
+      for (std::int64_t j = 0; j < k; ++j) {
+        for (std::int64_t c = 0; c < kPanel; ++c) {
+          packed[j * kPanel + c] = first + c < n ? weight[c * row_stride + j * column_stride] : 0.0f;
+        }
+      }
+    }
+  }
+}
+
 // Memory that will be read next, and how much of it to ask for with each of a tile's steps.
 struct Ahead {
   const char* from;
   std::int64_t bytes_a_step;
 };
 
-// x is packed by pack_rows.
+// A tile's sums into y, or added to it.
 template <std::int64_t kRows>
-inline void gemm_tile(std::int64_t depth, const float* x, const float* panel, Ahead ahead, bool first, float* y,
-                      std::int64_t y_stride, std::int64_t columns) {
-  Vec acc[kRows][2];
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    if (first) {
-      acc[r][0] = Vec{};
-      acc[r][1] = Vec{};
-    } else {
-      acc[r][0] = load_up_to(y + r * y_stride, columns);
-      acc[r][1] = columns > W ? load_up_to(y + r * y_stride + W, columns - W) : Vec{};
-    }
+inline void store_tile(const Vec (&acc)[kRows][2], bool add, float* y, std::int64_t y_stride, std::int64_t columns) {
+  for (std::int64_t r = 0; r < kRows; ++r, y += y_stride) {
+    store_up_to(y, add ? load_up_to(y, columns) + acc[r][0] : acc[r][0], columns);
+    if (columns <= W) continue;
+    store_up_to(y + W, add ? load_up_to(y + W, columns - W) + acc[r][1] : acc[r][1], columns - W);
   }
+}
+
+// y = x . panel, or y + x . panel where `add`; x as pack_rows and pack_columns leave it.
+template <std::int64_t kRows>
+inline void gemm_tile(std::int64_t depth, const float* x, const float* panel, Ahead ahead, bool add, float* y,
+                      std::int64_t y_stride, std::int64_t columns) {
+  Vec acc[kRows][2] = {};
   for (std::int64_t j = 0; j < depth; ++j) {
     const char* next = ahead.from + j * ahead.bytes_a_step;
     __builtin_prefetch(next, 0, 2);
@@ -335,19 +353,17 @@ inline void gemm_tile(std::int64_t depth, const float* x, const float* panel, Ah
       acc[r][1] += a * b1;
     }
   }
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    store_up_to(y + r * y_stride, acc[r][0], columns);
-    if (columns > W) store_up_to(y + r * y_stride + W, acc[r][1], columns - W);
-  }
+  store_tile<kRows>(acc, add, y, y_stride, columns);
 }
 
 // What a tile of so many rows is packed and multiplied by.
 struct Tile {
-  void (*pack)(std::int64_t, const float*, std::int64_t, float*);
+  void (*pack_rows)(std::int64_t, const float*, std::int64_t, float*);
+  void (*pack_columns)(std::int64_t, const float*, std::int64_t, float*);
   void (*multiply)(std::int64_t, const float*, const float*, Ahead, bool, float*, std::int64_t, std::int64_t);
 };
 template <std::int64_t kRows>
-constexpr Tile kTile = {pack_rows<kRows>, gemm_tile<kRows>};
+constexpr Tile kTile = {pack_rows<kRows>, pack_columns<kRows>, gemm_tile<kRows>};
 constexpr Tile kTiles[] = {
     kTile<1>, kTile<2>, kTile<3>, kTile<4>,
 #if SAO_WIDTH >= 8
@@ -361,7 +377,7 @@ constexpr Tile kTiles[] = {
 // All rows of a block by one panel's slice. `next`: `next_bytes` that are read after it; the tiles ask for a part each,
 // so that the memory works while they compute.
 inline void gemm_panel(std::int64_t rows, std::int64_t depth, const float* x, const float* panel, const void* next,
-                       std::int64_t next_bytes, bool first, float* y, std::int64_t y_stride, std::int64_t columns) {
+                       std::int64_t next_bytes, bool add, float* y, std::int64_t y_stride, std::int64_t columns) {
   constexpr std::int64_t kAsking = 8;  // tiles at most
   const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   const std::int64_t asking = tiles < kAsking ? tiles : kAsking, share = next_bytes / asking;
@@ -369,21 +385,36 @@ inline void gemm_panel(std::int64_t rows, std::int64_t depth, const float* x, co
     const std::int64_t count = rows - row < kTileRows ? rows - row : kTileRows;
     const Ahead ahead = {static_cast<const char*>(next) + (tile < asking ? tile * share : 0),
                          tile < asking ? share / depth : 0};
-    kTiles[count - 1].multiply(depth, x + row * depth, panel, ahead, first, y + row * y_stride, y_stride, columns);
+    kTiles[count - 1].multiply(depth, x + row * depth, panel, ahead, add, y + row * y_stride, y_stride, columns);
   }
 }
 
 // Calls slice(first row, rows, first k, depth) for every block of rows and slice of k, after packing it.
 template <class Slice>
-inline void for_each_slice(std::int64_t m, std::int64_t k, const float* x, std::int64_t x_stride, float* scratch,
-                           const Slice& slice) {
+inline void for_each_slice(std::int64_t m, std::int64_t k, const float* x, std::int64_t x_row_stride,
+                           std::int64_t x_column_stride, float* scratch, const Slice& slice) {
   for (std::int64_t row = 0; row < m; row += kRowBlock) {
     const std::int64_t rows = m - row < kRowBlock ? m - row : kRowBlock;
     for (std::int64_t start = 0; start < k; start += kDepth) {
       const std::int64_t depth = k - start < kDepth ? k - start : kDepth;
-      for (std::int64_t r = 0; r < rows; r += kTileRows) {
+      const float* from = x + row * x_row_stride + start * x_column_stride;
+      // Columns of all whole tiles at once: what lies together is read together.
+      const std::int64_t done = x_column_stride == 1 ? 0 : rows / kTileRows * kTileRows;
+      constexpr std::int64_t kTogether = 8;
+      for (std::int64_t j = 0; j < depth && done > 0; j += kTogether) {
+        const std::int64_t some = depth - j < kTogether ? depth - j : kTogether;
+        for (std::int64_t r = 0; r < done; r += kTileRows) {
+          kTiles[kTileRows - 1].pack_columns(some, from + j * x_column_stride + r, x_column_stride,
+                                             scratch + r * depth + j * kTileRows);
+        }
+      }
+      for (std::int64_t r = done; r < rows; r += kTileRows) {
         const std::int64_t count = rows - r < kTileRows ? rows - r : kTileRows;
-        kTiles[count - 1].pack(depth, x + (row + r) * x_stride + start, x_stride, scratch + r * depth);
+        if (x_column_stride == 1) {
+          kTiles[count - 1].pack_rows(depth, from + r * x_row_stride, x_row_stride, scratch + r * depth);
+        } else {
+          kTiles[count - 1].pack_columns(depth, from + r, x_column_stride, scratch + r * depth);
+        }
       }
       slice(row, rows, start, depth);
     }
@@ -392,15 +423,16 @@ inline void for_each_slice(std::int64_t m, std::int64_t k, const float* x, std::
 
 std::int64_t gemm_scratch(std::int64_t m) { return (m < kRowBlock ? m : kRowBlock) * kDepth; }
 
-void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_stride, const float* packed,
-          std::int64_t first_panel, std::int64_t last_panel, float* y, std::int64_t y_stride, float* scratch) {
-  for_each_slice(m, k, x, x_stride, scratch,
+void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, std::int64_t x_row_stride,
+          std::int64_t x_column_stride, const float* packed, std::int64_t first_panel, std::int64_t last_panel,
+          bool add, float* y, std::int64_t y_stride, float* scratch) {
+  for_each_slice(m, k, x, x_row_stride, x_column_stride, scratch,
                  [&](std::int64_t row, std::int64_t rows, std::int64_t start, std::int64_t depth) {
                    for (std::int64_t p = first_panel; p < last_panel; ++p) {
                      const float* panel = packed + (p * k + start) * kPanel;
                      const std::int64_t columns = n - p * kPanel < kPanel ? n - p * kPanel : kPanel;
                      const float* next = p + 1 < last_panel ? panel + k * kPanel : panel;
-                     gemm_panel(rows, depth, scratch, panel, next, depth * kPanel * 4, start == 0,
+                     gemm_panel(rows, depth, scratch, panel, next, depth * kPanel * 4, add || start > 0,
                                 y + row * y_stride + p * kPanel, y_stride, columns);
                    }
                  });
@@ -456,12 +488,8 @@ void pack_int8(std::int64_t n, std::int64_t k, const float* weight, std::int8_t*
 // bits.
 template <std::int64_t kRows>
 inline void int8_tile(std::int64_t depth, const float* x, std::int64_t x_stride, const std::int8_t* levels,
-                      const float* scales, bool first, float* y, std::int64_t y_stride, std::int64_t columns) {
-  Vec acc[kRows][2];
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    acc[r][0] = first ? Vec{} : load_up_to(y + r * y_stride, columns);
-    acc[r][1] = first || columns <= W ? Vec{} : load_up_to(y + r * y_stride + W, columns - W);
-  }
+                      const float* scales, bool add, float* y, std::int64_t y_stride, std::int64_t columns) {
+  Vec acc[kRows][2] = {};
   for (std::int64_t start = 0; start < depth; start += kInt8Group, scales += kPanel) {
     const std::int64_t end = depth - start < kInt8Group ? depth : start + kInt8Group;
     const Vec scale0 = load(scales), scale1 = load(scales + W);
@@ -475,10 +503,7 @@ inline void int8_tile(std::int64_t depth, const float* x, std::int64_t x_stride,
       }
     }
   }
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    store_up_to(y + r * y_stride, acc[r][0], columns);
-    if (columns > W) store_up_to(y + r * y_stride + W, acc[r][1], columns - W);
-  }
+  store_tile<kRows>(acc, add, y, y_stride, columns);
 }
 
 using Int8TileFunction = void (*)(std::int64_t, const float*, std::int64_t, const std::int8_t*, const float*, bool,
@@ -511,19 +536,19 @@ void gemm_int8(std::int64_t m, std::int64_t n, std::int64_t k, const float* x, s
     for (std::int64_t start = 0; start < k; start += kDepth) {
       const std::int64_t depth = k - start < kDepth ? k - start : kDepth;
       for (std::int64_t p = first_panel; p < last_panel; ++p) {
-        kInt8Tiles[m - 1](depth, x + start, x_stride, levels_of(p, start), scales_of(p, start), start == 0,
+        kInt8Tiles[m - 1](depth, x + start, x_stride, levels_of(p, start), scales_of(p, start), start > 0,
                           y + p * kPanel, y_stride, columns_of(p));
       }
     }
     return;
   }
-  for_each_slice(m, k, x, x_stride, scratch,
+  for_each_slice(m, k, x, x_stride, 1, scratch,
                  [&](std::int64_t row, std::int64_t rows, std::int64_t start, std::int64_t depth) {
                    for (std::int64_t p = first_panel; p < last_panel; ++p) {
                      alignas(64) float wide[kDepth * kPanel];
                      widen_panel(depth, levels_of(p, start), scales_of(p, start), wide);
                      gemm_panel(rows, depth, scratch, wide, levels_of(p + 1 < last_panel ? p + 1 : p, start),
-                                depth * kPanel, start == 0, y + row * y_stride + p * kPanel, y_stride, columns_of(p));
+                                depth * kPanel, start > 0, y + row * y_stride + p * kPanel, y_stride, columns_of(p));
                    }
                  });
 }
@@ -786,12 +811,47 @@ void log_probs(std::int64_t rows, std::int64_t width, const float* z, float soft
   }
 }
 
-void log_probs_backward(std::int64_t rows, std::int64_t width, float* z, float softcap, const std::int64_t* targets,
-                        const float* log_sum_exp, const float* grad) {
-  for (std::int64_t r = 0; r < rows; ++r, z += width) {
-    const std::int64_t target = targets[r];
+void logit_sums(std::int64_t rows, std::int64_t width, const float* z, std::int64_t stride, float softcap,
+                LogitSums* sums, std::int64_t sums_stride) {
+  for (std::int64_t r = 0; r < rows; ++r, z += stride, sums += sums_stride) {
+    Vec best = splat(kMasked);
+    std::int64_t i = 0;
+    for (; i + W <= width; i += W) best = vmax(best, load(z + i));
+    float raw_peak = max_lanes(best);
+    for (; i < width; ++i) raw_peak = z[i] > raw_peak ? z[i] : raw_peak;
+    const auto capped = [&](Vec v) { return softcap > 0.0f ? softcap * vtanh(v / softcap) : v; };
+    const Vec peak = capped(splat(raw_peak));
+    Vec sum{}, weighted{}, squares{}, total{};
+    const auto add = [&](Vec v) {
+      const Vec above = v - peak, e = vexp(above);
+      sum += e;
+      weighted += above * e;
+      squares += e * e;
+      total += v;
+    };
+    for (i = 0; i + W <= width; i += W) add(capped(load(z + i)));
+    LogitSums of_rest{};
+    if (i < width) {
+      const Vec v = capped(load_part(z + i, width - i)), above = v - peak, e = vexp(above);
+      for (std::int64_t lane = 0; lane < width - i; ++lane) {
+        of_rest.sum += e[lane];
+        of_rest.weighted += above[lane] * e[lane];
+        of_rest.squares += e[lane] * e[lane];
+        of_rest.total += v[lane];
+      }
+    }
+    *sums = {peak[0], sum_lanes(sum) + of_rest.sum, sum_lanes(weighted) + of_rest.weighted,
+             sum_lanes(squares) + of_rest.squares, sum_lanes(total) + of_rest.total};
+  }
+}
+
+void log_probs_backward(std::int64_t rows, std::int64_t width, std::int64_t first, float* z, std::int64_t stride,
+                        float softcap, const std::int64_t* targets, const float* log_sum_exp, const float* grad) {
+  for (std::int64_t r = 0; r < rows; ++r, z += stride) {
+    const std::int64_t target = targets[r] - first;
+    const bool is_here = target >= 0 && target < width;
     float target_slope = 1.0f;
-    if (softcap > 0.0f) {
+    if (is_here && softcap > 0.0f) {
       const Vec t = vtanh(splat(z[target]) / softcap);
       target_slope = 1.0f - t[0] * t[0];
     }
@@ -806,7 +866,7 @@ void log_probs_backward(std::int64_t rows, std::int64_t width, float* z, float s
       }
       store_up_to(z + i, vexp(v - log_sum_exp[r]) * slope * -grad[r], left);
     }
-    z[target] += grad[r] * target_slope;
+    if (is_here) z[target] += grad[r] * target_slope;
   }
 }
 
@@ -841,6 +901,7 @@ const Kernels SAO_CONCAT(kKernels_, SAO_ISA) = {
     .attention = attention,
     .attention_backward = attention_backward,
     .log_probs = log_probs,
+    .logit_sums = logit_sums,
     .log_probs_backward = log_probs_backward,
     .softcap = softcap_flat,
 };

@@ -5,9 +5,11 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "ops/checks.h"
 #include "ops/kernels.h"
@@ -44,6 +46,11 @@ at::Tensor join_biases(std::span<const at::Tensor> weights, std::span<const at::
   return any ? at::cat(parts) : at::Tensor();
 }
 
+// A matrix whose rows or columns lie together, as the kernels read them.
+at::Tensor with_unit_stride(const at::Tensor& matrix) {
+  return matrix.stride(0) == 1 || matrix.stride(1) == 1 ? matrix : matrix.contiguous();
+}
+
 }  // namespace
 
 PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<const at::Tensor> biases,
@@ -62,7 +69,9 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<c
   packed.bias_ = join_biases(weights, biases);
   std::vector<at::Tensor> detached;
   for (const at::Tensor& weight : weights) detached.push_back(weight.detach());
-  const at::Tensor joined = detached.size() == 1 ? detached[0].contiguous() : at::cat(detached).contiguous();
+  const at::Tensor joined = detached.size() > 1             ? at::cat(detached)
+                            : format == WeightFormat::kInt8 ? detached[0].contiguous()
+                                                            : with_unit_stride(detached[0]);
 
   const Kernels& kernel = kernels();
   const std::int64_t panels = (packed.outputs_ + kernel.panel - 1) / kernel.panel;
@@ -77,17 +86,14 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<c
       kernel.pack_int8(last - first, k, from + first * k, packed.storage_.mutable_data_ptr<std::int8_t>() + first * k,
                        packed.scales_.mutable_data_ptr<float>() + first * groups);
     } else {
-      kernel.pack(last - first, k, from + first * k, packed.storage_.mutable_data_ptr<float>() + first * k);
+      kernel.pack(last - first, k, from + first * joined.stride(0), joined.stride(0), joined.stride(1),
+                  packed.storage_.mutable_data_ptr<float>() + first * k);
     }
   });
   return packed;
 }
 
 namespace {
-
-// Rows of a product that a thread takes at a time, and how many there must be of them for each: the weights, of which
-// it then reads all, are paid for.
-constexpr std::int64_t kLeastRows = 48, kMostRows = 192;
 
 bool is_split_by_rows(std::int64_t rows) { return rows >= at::get_num_threads() * kMostRows; }
 
@@ -107,32 +113,40 @@ at::Tensor PackedWeight::checked(const at::Tensor& x, std::string_view what) con
     throw InputError(fmt::format("PackedWeight::{}: x {} on {}, expected [rows, {}] float32 on the CPU", what,
                                  describe(x), x.device().str(), inputs_));
   }
+  if (!scales_.defined()) return with_unit_stride(x);
   return x.stride(1) == 1 ? x : x.contiguous();
 }
 
-void PackedWeight::multiply_rows(std::int64_t rows, const float* x, std::int64_t x_stride, std::int64_t first_panel,
-                                 std::int64_t last_panel, float* y) const {
+void PackedWeight::multiply_rows(const at::Tensor& x, std::int64_t first, std::int64_t last, std::int64_t first_panel,
+                                 std::int64_t last_panel, bool add, float* y, std::int64_t y_stride) const {
   const Kernels& kernel = kernels();
-  const std::unique_ptr<float[]> scratch(new float[static_cast<std::size_t>(kernel.gemm_scratch(rows))]);
+  const std::unique_ptr<float[]> scratch(new float[static_cast<std::size_t>(kernel.gemm_scratch(last - first))]);
+  const float* from = x.const_data_ptr<float>() + first * x.stride(0);
   if (scales_.defined()) {
-    kernel.gemm_int8(rows, outputs_, inputs_, x, x_stride, storage_.const_data_ptr<std::int8_t>(),
-                     scales_.const_data_ptr<float>(), first_panel, last_panel, y, outputs_, scratch.get());
+    kernel.gemm_int8(last - first, outputs_, inputs_, from, x.stride(0), storage_.const_data_ptr<std::int8_t>(),
+                     scales_.const_data_ptr<float>(), first_panel, last_panel, y, y_stride, scratch.get());
   } else {
-    kernel.gemm(rows, outputs_, inputs_, x, x_stride, storage_.const_data_ptr<float>(), first_panel, last_panel, y,
-                outputs_, scratch.get());
+    kernel.gemm(last - first, outputs_, inputs_, from, x.stride(0), x.stride(1), storage_.const_data_ptr<float>(),
+                first_panel, last_panel, add, y, y_stride, scratch.get());
   }
 }
 
-at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
-  const at::Tensor input = checked(x, "multiply");
-  const std::int64_t rows = input.size(0), panels = storage_.size(0), stride = input.stride(0);
-  at::Tensor y = at::empty({rows, outputs_}, input.options().requires_grad(false));
-  const float* from = input.const_data_ptr<float>();
+void PackedWeight::multiply_into(const at::Tensor& y, const at::Tensor& x, bool add) const {
+  const at::Tensor input = checked(x, "multiply_into");
+  const std::int64_t rows = input.size(0), panels = storage_.size(0);
+  if (y.dim() != 2 || !supports(y) || y.size(0) != rows || y.size(1) != outputs_ || y.stride(1) != 1 ||
+      (add && (scales_.defined() || bias_.defined()))) {
+    throw InputError(fmt::format(
+        "PackedWeight::multiply_into: y {}, expected [{}, {}] float32 on the CPU, rows contiguous, and to be added to "
+        "of float32 without biases only",
+        describe(y), rows, outputs_));
+  }
   float* to = y.mutable_data_ptr<float>();
+  const std::int64_t stride = y.stride(0);
   // By panels, so that a thread streams its weights once; by rows where there are enough, so that each packs its own.
   const std::int64_t threads = threads_for(rows, outputs_, inputs_);
   const auto some_rows = [&](std::int64_t begin, std::int64_t end) {
-    multiply_rows(end - begin, from + begin * stride, stride, 0, panels, to + begin * outputs_);
+    multiply_rows(input, begin, end, 0, panels, add, to + begin * stride, stride);
   };
   if (is_split_by_rows(rows)) {
     for_each_share(rows, kLeastRows, kMostRows,
@@ -140,10 +154,34 @@ at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
   } else if (panels < threads) {
     at::parallel_for(0, rows, share(rows, threads), some_rows);
   } else {
-    at::parallel_for(0, panels, share(panels, threads),
-                     [&](std::int64_t begin, std::int64_t end) { multiply_rows(rows, from, stride, begin, end, to); });
+    at::parallel_for(0, panels, share(panels, threads), [&](std::int64_t begin, std::int64_t end) {
+      multiply_rows(input, 0, rows, begin, end, add, to, stride);
+    });
   }
-  if (bias_.defined()) y.add_(bias_);
+  if (bias_.defined()) at::Tensor(y).add_(bias_);
+}
+
+PackedWeight PackedWeight::narrow(std::int64_t first, std::int64_t count) const {
+  if (!defined() || first < 0 || count < 0 || first + count > outputs_ || first % kPanelOutputs != 0) {
+    throw InputError(
+        fmt::format("PackedWeight::narrow: outputs {} to {}, expected some of {}, from a multiple of {} on", first,
+                    first + count, outputs_, kPanelOutputs));
+  }
+  const std::int64_t panel = storage_.size(2);
+  const auto part = [&](const at::Tensor& panels) {
+    return panels.defined() ? panels.narrow(0, first / panel, (count + panel - 1) / panel) : panels;
+  };
+  PackedWeight some = *this;
+  some.storage_ = part(storage_);
+  some.scales_ = part(scales_);
+  if (bias_.defined()) some.bias_ = bias_.narrow(0, first, count);
+  some.outputs_ = count;
+  return some;
+}
+
+at::Tensor PackedWeight::multiply(const at::Tensor& x) const {
+  at::Tensor y = at::empty({x.dim() == 2 ? x.size(0) : 0, outputs_}, at::kFloat);  // checked below
+  multiply_into(y, x);
   return y;
 }
 
@@ -198,27 +236,60 @@ at::Tensor PackedWeight::multiply_gated(const at::Tensor& x, Gate kind) const {
   }
   at::Tensor y = at::empty({rows, width}, input.options().requires_grad(false));
   at::Tensor both = at::empty({rows_at_once(rows), outputs_}, y.options());  // kMostRows for each thread
-  const float* from = input.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
   float* of_threads = both.mutable_data_ptr<float>();
-  const std::int64_t stride = input.stride(0), panels = storage_.size(0);
+  const std::int64_t panels = storage_.size(0);
   const GateKind gate = kind == Gate::kSilu ? GateKind::kSilu : GateKind::kGeluTanh;
   for_each_share(rows, kLeastRows, kMostRows, [&](std::int64_t begin, std::int64_t end, std::int64_t slot) {
     float* products = of_threads + slot * kMostRows * outputs_;
-    multiply_rows(end - begin, from + begin * stride, stride, 0, panels, products);
+    multiply_rows(input, begin, end, 0, panels, false, products, outputs_);
     kernels().gate(gate, end - begin, width, products, products + width, outputs_, to + begin * width);
   });
   return y;
 }
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Linear : torch::autograd::Function<Linear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    context->save_for_backward({x, weight});
+    context->saved_data["has_bias"] = bias.has_value();  // else it is no input
+    const at::Tensor biases[] = {bias ? *bias : at::Tensor()};
+    return PackedWeight::pack({&weight, 1}, biases).multiply(x);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    variable_list result(3);
+    if (context->needs_input_grad(0)) result[0] = product(grads[0], saved[1]);
+    if (context->needs_input_grad(1)) result[1] = product(grads[0].t(), saved[0]);
+    if (context->saved_data["has_bias"].toBool() && context->needs_input_grad(2)) result[2] = grads[0].sum(0);
+    return result;
+  }
+};
+
+}  // namespace
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  if (!PackedWeight::supports(a) || !PackedWeight::supports(b)) return at::mm(a, b);
+  const at::Tensor transposed = b.t();
+  return PackedWeight::pack({&transposed, 1}).multiply(a);
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (x.dim() != 2 || weight.dim() != 2 || x.size(1) != weight.size(1)) {
     throw InputError(
         fmt::format("linear: x {}, weight {}, expected [rows, k] and [n, k]", describe(x), describe(weight)));
   }
-  const bool differentiable = at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
-  if (differentiable || !PackedWeight::supports(weight) || !PackedWeight::supports(x)) return at::linear(x, weight);
-  return PackedWeight::pack({&weight, 1}).multiply(x);
+  if (!PackedWeight::supports(weight) || !PackedWeight::supports(x)) return at::linear(x, weight, bias);
+  const auto wants_gradient = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
+  if (at::GradMode::is_enabled() && (wants_gradient(x) || wants_gradient(weight) || wants_gradient(bias))) {
+    return Linear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
+  }
+  return PackedWeight::pack({&weight, 1}, {&bias, 1}).multiply(x);
 }
 
 }  // namespace sao::ops

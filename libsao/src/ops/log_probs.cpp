@@ -2,7 +2,6 @@
 #include "sao/ops/log_probs.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -11,44 +10,21 @@
 #include <algorithm>
 
 #include "ops/cuda_dispatch.h"
-#include "ops/kernels.h"
+#include "ops/log_prob_blocks.h"
+#include "ops/shares.h"
 #include "sao/base/error.h"
 #include "sao/ops/linear.h"
 
 namespace sao::ops {
 namespace {
 
-// Chunks of nearly equal size: a short last one would multiply at a fraction of the speed.
-std::int64_t even_chunk(std::int64_t rows, std::int64_t at_most) {
-  const std::int64_t chunks = std::max<std::int64_t>(1, (rows + at_most - 1) / at_most);
-  return (rows + chunks - 1) / chunks;
-}
-
-bool has_kernel(const at::Tensor& hidden) { return hidden.device().is_cpu() && hidden.scalar_type() == at::kFloat; }
-
 at::ScalarType compute_type(const at::Tensor& hidden) {
   return hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-std::int64_t row_grain(std::int64_t vocabulary) {
-  return std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, vocabulary));
 }
 
 // One chunk: log-probs and logsumexp of soft-capped rows of logits.
 void forward_rows(const at::Tensor& logits, const at::Tensor& targets, double softcap, at::Tensor log_prob,
                   at::Tensor log_sum_exp) {
-  if (has_kernel(logits)) {
-    const float* z = logits.const_data_ptr<float>();
-    const std::int64_t width = logits.size(1);
-    const std::int64_t* target = targets.const_data_ptr<std::int64_t>();
-    float* out = log_prob.mutable_data_ptr<float>();
-    float* sum = log_sum_exp.mutable_data_ptr<float>();
-    at::parallel_for(0, logits.size(0), row_grain(width), [&](std::int64_t begin, std::int64_t end) {
-      kernels().log_probs(end - begin, width, z + begin * width, static_cast<float>(softcap), target + begin,
-                          out + begin, sum + begin);
-    });
-    return;
-  }
   if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
     gpu->log_probs(logits, targets, softcap, log_prob, log_sum_exp);
     return;
@@ -83,18 +59,6 @@ void statistics_of_rows(const at::Tensor& logits, const at::Tensor& targets, dou
 // One chunk: logits become d(sum grad * log_prob) / d(logits before the soft cap); float32 or float64.
 at::Tensor backward_rows(const at::Tensor& logits, const at::Tensor& targets, double softcap,
                          const at::Tensor& log_sum_exp, const at::Tensor& grad) {
-  if (has_kernel(logits)) {
-    float* z = logits.mutable_data_ptr<float>();
-    const std::int64_t width = logits.size(1);
-    const std::int64_t* target = targets.const_data_ptr<std::int64_t>();
-    const float* sum = log_sum_exp.const_data_ptr<float>();
-    const float* g = grad.const_data_ptr<float>();
-    at::parallel_for(0, logits.size(0), row_grain(width), [&](std::int64_t begin, std::int64_t end) {
-      kernels().log_probs_backward(end - begin, width, z + begin * width, static_cast<float>(softcap), target + begin,
-                                   sum + begin, g + begin);
-    });
-    return logits;
-  }
   if (const cuda::Table* gpu = cuda::kernels_for(logits)) {
     gpu->log_probs_backward(logits, targets, softcap, log_sum_exp, grad);
     return logits;
@@ -112,10 +76,22 @@ at::Tensor backward_rows(const at::Tensor& logits, const at::Tensor& targets, do
   return d;
 }
 
+OutputRows rows_of(const at::Tensor& weight) {
+  return [weight](std::int64_t first, std::int64_t count) {
+    const at::Tensor some = weight.narrow(0, first, count);
+    return PackedWeight::pack({&some, 1});
+  };
+}
+
 // Fills log_prob and log_sum_exp [n], chunk by chunk through one buffer.
 void forward_chunks(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                     const LogProbsOptions& options, const at::Tensor& log_prob, const at::Tensor& log_sum_exp,
                     const TokenStatistics* statistics) {
+  if (PackedWeight::supports(hidden)) {
+    log_probs_by_blocks(hidden, weight.size(0), rows_of(weight), targets, options.logit_softcap, log_prob, log_sum_exp,
+                        statistics);
+    return;
+  }
   const std::int64_t n = hidden.size(0);
   const std::int64_t chunk = even_chunk(n, options.chunk_tokens);
   at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
@@ -156,6 +132,12 @@ class LogProbs : public torch::autograd::Function<LogProbs> {
     const std::int64_t chunk = even_chunk(n, context->saved_data["chunk_tokens"].toInt());
     const at::Tensor grad = grads[0].to(compute_type(hidden)).contiguous();
     const bool hidden_wanted = context->needs_input_grad(0), weight_wanted = context->needs_input_grad(1);
+    if (PackedWeight::supports(hidden)) {
+      const std::int64_t most_logits = context->saved_data["chunk_tokens"].toInt() * weight.size(0);
+      const auto [of_hidden, of_weight] = log_probs_backward_by_blocks(hidden, weight, targets, softcap, log_sum_exp,
+                                                                       grad, hidden_wanted, weight_wanted, most_logits);
+      return {of_hidden, of_weight, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    }
 
     at::Tensor hidden_grad, weight_grad;
     if (hidden_wanted) hidden_grad = at::empty_like(hidden, at::MemoryFormat::Contiguous);
@@ -228,36 +210,12 @@ void check(const at::Tensor& hidden, const WeightKind& weight, const at::Tensor&
   }
 }
 
-// Of checked inputs.
-at::Tensor log_probs_of_packed(const at::Tensor& hidden, const PackedWeight& weight, const at::Tensor& targets,
-                               const LogProbsOptions& options, TokenStatistics* statistics) {
-  const c10::NoGradGuard no_grad;
-  const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
-  const std::int64_t count_of_all = rows.size(0);
-  const auto out_options = rows.options().requires_grad(false);
-  if (statistics != nullptr) *statistics = empty_statistics(count_of_all, out_options);
-  at::Tensor log_prob = at::empty({count_of_all}, out_options), log_sum_exp = at::empty({count_of_all}, out_options);
-  if (count_of_all == 0) return log_prob;
-  const std::int64_t chunk = even_chunk(count_of_all, options.chunk_tokens);
-  for (std::int64_t begin = 0; begin < count_of_all; begin += chunk) {
-    const std::int64_t count = std::min(chunk, count_of_all - begin);
-    const at::Tensor logits = weight.multiply(rows.narrow(0, begin, count));
-    const at::Tensor wanted = ids.narrow(0, begin, count), sums = log_sum_exp.narrow(0, begin, count);
-    forward_rows(logits, wanted, options.logit_softcap, log_prob.narrow(0, begin, count), sums);
-    if (statistics != nullptr) statistics_of_rows(logits, wanted, options.logit_softcap, sums, begin, *statistics);
-  }
-  return log_prob;
-}
-
 }  // namespace
 
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                      const LogProbsOptions& options, TokenStatistics* statistics) {
   check(hidden, {weight.sizes().vec(), weight.scalar_type(), weight.device()}, targets, options);
   const bool differentiable = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
-  if (!differentiable && PackedWeight::supports(hidden) && hidden.size(0) > 0) {
-    return log_probs_of_packed(hidden, PackedWeight::pack({&weight, 1}), targets, options, statistics);
-  }
   const at::Tensor rows = hidden.contiguous(), ids = targets.contiguous();
   const auto out_options = rows.options().dtype(compute_type(rows)).requires_grad(false);
   if (statistics != nullptr) *statistics = empty_statistics(rows.size(0), out_options);
@@ -274,7 +232,24 @@ at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const a
 at::Tensor log_probs(const at::Tensor& hidden, const PackedWeight& weight, const at::Tensor& targets,
                      const LogProbsOptions& options, TokenStatistics* statistics) {
   check(hidden, {{weight.outputs(), weight.inputs()}, at::kFloat, at::kCPU}, targets, options);
-  return log_probs_of_packed(hidden, weight, targets, options, statistics);
+  const c10::NoGradGuard no_grad;
+  const auto out_options = hidden.options().requires_grad(false);
+  if (statistics != nullptr) *statistics = empty_statistics(hidden.size(0), out_options);
+  at::Tensor log_prob = at::empty({hidden.size(0)}, out_options), log_sum_exp = at::empty_like(log_prob);
+  const auto rows = [&](std::int64_t first, std::int64_t count) { return weight.narrow(first, count); };
+  log_probs_by_blocks(hidden, weight.outputs(), rows, targets.contiguous(), options.logit_softcap, log_prob,
+                      log_sum_exp, statistics);
+  return log_prob;
+}
+
+std::int64_t log_probs_bytes(std::int64_t rows, std::int64_t vocabulary, std::int64_t hidden, at::ScalarType dtype,
+                             at::Device device, const LogProbsOptions& options, bool statistics, bool differentiable) {
+  if (device.is_cpu() && dtype == at::kFloat) {
+    return log_prob_blocks_bytes(rows, vocabulary, hidden, options.chunk_tokens * vocabulary, differentiable);
+  }
+  const auto size = static_cast<std::int64_t>(c10::elementSize(dtype));
+  const std::int64_t wide = dtype == at::kDouble ? 8 : 4;
+  return std::min(options.chunk_tokens, rows) * vocabulary * (statistics ? size + 4 * wide : size);
 }
 
 }  // namespace sao::ops

@@ -12,6 +12,7 @@
 #include "ops/cuda_dispatch.h"
 #include "ops/kernels.h"
 #include "ops/reference.h"
+#include "sao/ops/linear.h"
 
 namespace sao::ops {
 namespace {
@@ -160,20 +161,37 @@ struct Rotary : torch::autograd::Function<Rotary> {
 
 GateKind kernel_kind(Gate kind) { return kind == Gate::kGeluTanh ? GateKind::kGeluTanh : GateKind::kSilu; }
 
-at::Tensor gate_rows(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
-  if (const cuda::Table* gpu = cuda::kernels_for(gate)) return gpu->gated_activation(gate, up, kind);
-  const bool same_layout = gate.stride(1) == 1 && up.stride(1) == 1 && gate.stride(0) == up.stride(0);
-  const at::Tensor g = same_layout ? gate : gate.contiguous(), u = same_layout ? up : up.contiguous();
-  const std::int64_t rows = g.size(0), width = g.size(1), stride = g.stride(0);
-  at::Tensor y = at::empty({rows, width}, g.options());
-  const float* gp = g.const_data_ptr<float>();
-  const float* upp = u.const_data_ptr<float>();
+// On the CPU, into y [rows, width] contiguous; gate's and up's rows are as far apart as each other's.
+void gate_into(const at::Tensor& y, const at::Tensor& gate, const at::Tensor& up, Gate kind) {
+  const std::int64_t rows = gate.size(0), width = gate.size(1), stride = gate.stride(0);
+  const float* gp = gate.const_data_ptr<float>();
+  const float* upp = up.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
   at::parallel_for(0, rows, grain(width), [&](std::int64_t begin, std::int64_t end) {
     kernels().gate(kernel_kind(kind), end - begin, width, gp + begin * stride, upp + begin * stride, stride,
                    to + begin * width);
   });
+}
+
+at::Tensor gate_rows(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
+  if (const cuda::Table* gpu = cuda::kernels_for(gate)) return gpu->gated_activation(gate, up, kind);
+  const bool same_layout = gate.stride(1) == 1 && up.stride(1) == 1 && gate.stride(0) == up.stride(0);
+  at::Tensor y = at::empty(gate.sizes(), gate.options());
+  gate_into(y, same_layout ? gate : gate.contiguous(), same_layout ? up : up.contiguous(), kind);
   return y;
+}
+
+// On the CPU, of contiguous tensors; gate_grad may be y_grad.
+void gate_backward_into(const at::Tensor& gate_grad, const at::Tensor& up_grad, const at::Tensor& gate,
+                        const at::Tensor& up, const at::Tensor& y_grad, Gate kind) {
+  const float* g = gate.const_data_ptr<float>();
+  const float* u = up.const_data_ptr<float>();
+  const float* dy = y_grad.const_data_ptr<float>();
+  float* dg = gate_grad.mutable_data_ptr<float>();
+  float* du = up_grad.mutable_data_ptr<float>();
+  at::parallel_for(0, gate.numel(), 16384, [&](std::int64_t begin, std::int64_t end) {
+    kernels().gate_backward(kernel_kind(kind), end - begin, g + begin, u + begin, dy + begin, dg + begin, du + begin);
+  });
 }
 
 // {of gate, of up}; the first may lie where y_grad did if `consumes`, on the CPU.
@@ -184,14 +202,7 @@ std::array<at::Tensor, 2> gate_rows_backward(const at::Tensor& gate_in, const at
   }
   const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous(), y_grad = y_grad_in.contiguous();
   at::Tensor gate_grad = consumes ? y_grad : at::empty_like(gate), up_grad = at::empty_like(up);
-  const float* g = gate.const_data_ptr<float>();
-  const float* u = up.const_data_ptr<float>();
-  const float* dy = y_grad.const_data_ptr<float>();
-  float* dg = gate_grad.mutable_data_ptr<float>();
-  float* du = up_grad.mutable_data_ptr<float>();
-  at::parallel_for(0, gate.numel(), 16384, [&](std::int64_t begin, std::int64_t end) {
-    kernels().gate_backward(kernel_kind(kind), end - begin, g + begin, u + begin, dy + begin, dg + begin, du + begin);
-  });
+  gate_backward_into(gate_grad, up_grad, gate, up, y_grad, kind);
   return {gate_grad, up_grad};
 }
 
@@ -209,6 +220,56 @@ struct GatedActivation : torch::autograd::Function<GatedActivation> {
   }
 };
 
+at::Tensor gated_linear_rows(const at::Tensor& gate_in, const at::Tensor& up_in, const at::Tensor& weight,
+                             const at::Tensor& bias, Gate kind) {
+  const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous();
+  const PackedWeight packed = PackedWeight::pack({&weight, 1}, {&bias, 1});
+  const std::int64_t n = gate.size(0);
+  at::Tensor y = at::empty({n, weight.size(0)}, gate.options());
+  at::Tensor products = at::empty({std::min(n, kGatedRows), gate.size(1)}, gate.options());
+  for (std::int64_t begin = 0; begin < n; begin += kGatedRows) {
+    const std::int64_t rows = std::min(kGatedRows, n - begin);
+    const at::Tensor some = products.narrow(0, 0, rows);
+    gate_into(some, gate.narrow(0, begin, rows), up.narrow(0, begin, rows), kind);
+    packed.multiply_into(y.narrow(0, begin, rows), some);
+  }
+  return y;
+}
+
+// {of gate, of up, of weight}, each undefined where it is not wanted.
+std::array<at::Tensor, 3> gated_linear_rows_backward(const at::Tensor& gate_in, const at::Tensor& up_in,
+                                                     const at::Tensor& weight, const at::Tensor& y_grad, Gate kind,
+                                                     bool inputs_wanted, bool weight_wanted) {
+  const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous(), turned = weight.t();
+  const std::int64_t n = gate.size(0);
+  std::array<at::Tensor, 3> result;
+  auto& [gate_grad, up_grad, weight_grad] = result;
+  PackedWeight packed;
+  if (inputs_wanted) {
+    gate_grad = at::empty_like(gate);
+    up_grad = at::empty_like(up);
+    packed = PackedWeight::pack({&turned, 1});
+  }
+  if (weight_wanted) weight_grad = at::empty(weight.sizes(), gate.options());
+  at::Tensor products = at::empty({std::min(n, kGatedRows), gate.size(1)}, gate.options());
+  for (std::int64_t begin = 0; begin < n; begin += kGatedRows) {
+    const std::int64_t rows = std::min(kGatedRows, n - begin);
+    const auto part = [&](const at::Tensor& t) { return t.narrow(0, begin, rows); };
+    const at::Tensor some = products.narrow(0, 0, rows);
+    if (weight_wanted) {
+      gate_into(some, part(gate), part(up), kind);
+      const at::Tensor columns = some.t();
+      PackedWeight::pack({&columns, 1}).multiply_into(weight_grad, part(y_grad).t(), begin > 0);
+    }
+    if (inputs_wanted) {
+      packed.multiply_into(some, part(y_grad));
+      gate_backward_into(part(gate_grad), part(up_grad), part(gate), part(up), some, kind);
+    }
+  }
+  if (weight_wanted && n == 0) weight_grad.zero_();
+  return result;
+}
+
 // Keeps gate and up only: their product, which the weight's gradient needs, is cheap to compute again.
 struct GatedLinear : torch::autograd::Function<GatedLinear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up,
@@ -216,18 +277,30 @@ struct GatedLinear : torch::autograd::Function<GatedLinear> {
     context->save_for_backward({gate, up, weight});
     context->saved_data["kind"] = kind;
     context->saved_data["has_bias"] = bias.has_value();
-    return at::linear(gate_rows(gate, up, static_cast<Gate>(kind)), weight, bias);
+    const at::Tensor added = bias ? *bias : at::Tensor();
+    if (on_cpu(gate)) return gated_linear_rows(gate, up, weight, added, static_cast<Gate>(kind));
+    return linear(gate_rows(gate, up, static_cast<Gate>(kind)), weight, added);
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1], &weight = saved[2], &y_grad = grads[0];
     const Gate kind = static_cast<Gate>(context->saved_data["kind"].toInt());
+    const bool inputs_wanted = context->needs_input_grad(0) || context->needs_input_grad(1);
+    const bool weight_wanted = context->needs_input_grad(2);
     variable_list result(5);
-    if (context->needs_input_grad(2)) result[2] = at::mm(y_grad.t(), gate_rows(gate, up, kind));
     const bool has_bias = context->saved_data["has_bias"].toBool();  // else it is no input
     if (has_bias && context->needs_input_grad(3)) result[3] = y_grad.sum(0);
-    if (context->needs_input_grad(0) || context->needs_input_grad(1)) {
-      const auto [gate_grad, up_grad] = gate_rows_backward(gate, up, at::mm(y_grad, weight), kind, true);
+    if (on_cpu(gate)) {
+      auto [gate_grad, up_grad, weight_grad] =
+          gated_linear_rows_backward(gate, up, weight, y_grad, kind, inputs_wanted, weight_wanted);
+      result[0] = gate_grad;
+      result[1] = up_grad;
+      result[2] = weight_grad;
+      return result;
+    }
+    if (weight_wanted) result[2] = product(y_grad.t(), gate_rows(gate, up, kind));
+    if (inputs_wanted) {
+      const auto [gate_grad, up_grad] = gate_rows_backward(gate, up, product(y_grad, weight), kind, true);
       result[0] = gate_grad;
       result[1] = up_grad;
     }
@@ -285,7 +358,7 @@ at::Tensor gated_linear(const at::Tensor& gate, const at::Tensor& up, const at::
                     describe(gate), describe(up), describe(weight), describe(bias)));
   }
   if (!differentiable({gate, up, weight, bias}) || !has_kernel(gate) || !alike(gate, up) || kind == Gate::kGelu) {
-    return at::linear(gated_activation(gate, up, kind), weight, bias);
+    return linear(gated_activation(gate, up, kind), weight, bias);
   }
   return GatedLinear::apply(gate, up, weight, bias.defined() ? std::optional(bias) : std::nullopt,
                             static_cast<std::int64_t>(kind));

@@ -9,6 +9,16 @@
 
 namespace sao::ops {
 
+/// Rows of a product that a thread takes at a time, and how many there must be of them for each: the weights, of which
+/// it then reads all, are paid for.
+inline constexpr std::int64_t kLeastRows = 48, kMostRows = 192;
+
+/// Chunks of nearly equal size, `at_most` each: a short last one would multiply at a fraction of the speed.
+inline std::int64_t even_chunk(std::int64_t rows, std::int64_t at_most) {
+  const std::int64_t chunks = std::max<std::int64_t>(1, (rows + at_most - 1) / at_most);
+  return (rows + chunks - 1) / chunks;
+}
+
 /// Calls work(begin, end, slot) for all of 0 .. count from LibTorch's threads, each of which takes the next share when
 /// it has done one: a thread whose processor is slower or busy gets less. Shares shrink towards the end, from `largest`
 /// to `smallest`, of which all but the last are multiples. Results must not depend on the shares. No two calls at one

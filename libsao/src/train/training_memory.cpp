@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "sao/ops/log_probs.h"
+
 namespace sao {
 namespace {
 
@@ -29,10 +31,12 @@ MemoryParts training_memory(const ModelConfig& config, at::ScalarType dtype, at:
   const bool several = pairs < options.batch_size;  // micro-batches a step
   const std::int64_t tokens = pairs * (pair - 2);   // a response's last token is predicted, not read
   const std::int64_t scored = pairs * 2 * longest.response_tokens;
-  const std::int64_t chunk = std::min(options.chunk_tokens, scored) * config.vocab_size;
-
   const bool statistics = options.token_metrics || options.use_weighting;
-  const std::int64_t logits = chunk * (statistics ? size + 4 * wide(dtype) : size);
+  const auto logits_bytes = [&](bool differentiable) {
+    return ops::log_probs_bytes(scored, config.vocab_size, hidden, dtype, device,
+                                {.chunk_tokens = options.chunk_tokens}, statistics && differentiable, differentiable);
+  };
+  const std::int64_t logits = logits_bytes(true);
   const std::int64_t weights = weight_bytes(config, dtype), optimizer = optimizer_bytes(config, dtype);
 
   // When backward begins: everything is kept, and the output matrix has its gradient first. When it ends: nothing is
@@ -42,8 +46,8 @@ MemoryParts training_memory(const ModelConfig& config, at::ScalarType dtype, at:
   const std::int64_t rows = scored * hidden * size;  // of the final norm's output, of which the log-probs are
   const std::int64_t kept = activation_bytes(config, dtype, tokens, options.activation_checkpointing) + rows;
   // When the layers' turn comes, the rows and the final norm's output and input are gone.
-  const std::int64_t of_layers =
-      backward_bytes(config, dtype, tokens, options.activation_checkpointing) - rows - 2 * tokens * hidden * size;
+  const std::int64_t of_layers = backward_bytes(config, dtype, device, tokens, options.activation_checkpointing) -
+                                 rows - 2 * tokens * hidden * size;
   const std::int64_t begin = output * wide(dtype) + std::max(logits + rows, of_layers);
   const std::int64_t end = weights + output * size + (masters && !several ? config.parameter_count() * 4 : 0);
   MemoryParts step;
@@ -63,7 +67,7 @@ MemoryParts training_memory(const ModelConfig& config, at::ScalarType dtype, at:
       {"packed weights", packed_bytes(config, dtype, device)},
       {"forward pass",
        inference_bytes(config, dtype, device, std::min(options.micro_batch_tokens, options.batch_size * (pair - 2))) +
-           chunk * size}};
+           logits_bytes(false)}};
   return total_bytes(scoring) > total_bytes(step) ? scoring : step;
 }
 

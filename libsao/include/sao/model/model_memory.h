@@ -48,6 +48,7 @@ std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, at
 std::int64_t activation_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens, bool checkpointing);
 
 /// The most that backward through a layer holds at one time beside these and the weights' gradients.
-std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, std::int64_t tokens, bool checkpointing);
+std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::int64_t tokens,
+                            bool checkpointing);
 
 }  // namespace sao

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// y = x W^T + b, for training through ATen and for inference through kernels whose result for a row does not depend on
-// the other rows.
+// y = x W^T + b. In float32 on the CPU through our own kernels, whose result for a row does not depend on the other
+// rows; elsewhere through ATen.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,7 +20,7 @@ enum class WeightFormat {
          ///< the memory, read and held; computed with in float32
 };
 
-/// Weights laid out for the CPU's inference kernel (float32), with their biases. Several matrices with the same input
+/// Weights laid out for the CPU's kernel (float32), with their biases. Several matrices with the same input
 /// can be packed as one, their outputs side by side. A value; copies share. Does not follow later changes of the
 /// weights.
 class PackedWeight {
@@ -37,11 +37,17 @@ class PackedWeight {
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
 
-  /// x [rows, k] float32 (rows may be strided) -> [rows, sum n_i]. Every output is one chain of fused multiply-adds
-  /// over k, and its bias: a row's bits depend on that row only, whatever the
-  /// number of rows or threads. Throws InputError for an x of another shape, dtype or device, and where nothing was
-  /// packed.
+  /// The weights of `count` outputs from `first` on, which is a multiple of kPanelOutputs; shares the memory.
+  PackedWeight narrow(std::int64_t first, std::int64_t count) const;
+  static constexpr std::int64_t kPanelOutputs = 32;
+
+  /// x [rows, k] float32 (of any strides) -> [rows, sum n_i]. Every output is a sum of chains of fused multiply-adds,
+  /// each over the next inputs, and its bias: a row's bits depend on that row only, whatever the number of rows or
+  /// threads. Throws InputError for an x of another shape, dtype or device, and where nothing was packed.
   at::Tensor multiply(const at::Tensor& x) const;
+  /// The same into y [rows, sum n_i] float32, whose rows may be strided; added to it where `add`, of float32 without
+  /// biases. Throws as multiply, and for a y that does not fit.
+  void multiply_into(const at::Tensor& y, const at::Tensor& x, bool add = false) const;
 
   /// Rows `ids` [n] int64 of the packed weights side by side, as they were given: [n, k]; of kInt8 as rounded. What an
   /// embedding that is held packed gives. Throws InputError for other ids and where nothing was packed.
@@ -57,8 +63,8 @@ class PackedWeight {
 
  private:
   at::Tensor checked(const at::Tensor& x, std::string_view what) const;
-  void multiply_rows(std::int64_t rows, const float* x, std::int64_t x_stride, std::int64_t first_panel,
-                     std::int64_t last_panel, float* y) const;
+  void multiply_rows(const at::Tensor& x, std::int64_t first, std::int64_t last, std::int64_t first_panel,
+                     std::int64_t last_panel, bool add, float* y, std::int64_t y_stride) const;
 
   at::Tensor storage_;  // [panels, k, panel] float32 or int8
   at::Tensor scales_;   // [panels, groups, panel] float32; of int8 only
@@ -67,9 +73,13 @@ class PackedWeight {
   std::int64_t inputs_ = 0;
 };
 
-/// x [rows, k] times weight [n, k] transposed. With gradients on, or off the CPU or float32: at::linear. With
-/// gradients off on the CPU in float32: row-independent as PackedWeight (packed on the fly; keep a PackedWeight to
-/// save that). Throws InputError for shapes that do not fit.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
+/// a [m, k] b [k, n] of one dtype and device, of any strides -> [m, n], not differentiable. In float32 on the CPU by
+/// our kernels, b packed on the fly; elsewhere at::mm.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b);
+
+/// x [rows, k] times weight [n, k] transposed, plus bias [n] where it is defined; differentiable in all three. In
+/// float32 on the CPU as PackedWeight (packed on the fly; keep a PackedWeight to save that where no gradient is
+/// wanted), elsewhere at::linear. Throws InputError for shapes that do not fit.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 
 }  // namespace sao::ops

@@ -12,7 +12,8 @@ class PackedWeight;
 
 struct LogProbsOptions {
   double logit_softcap = 0.0;       ///< cap * tanh(logit / cap); 0 = off
-  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time
+  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time; on the CPU in float32 as many numbers at
+                                    ///< most, mostly less: there the vocabulary is gone through in blocks
 };
 
 /// What a row's distribution p over the vocabulary looks like, at little more cost than its log-prob: [n] each, on the
@@ -27,10 +28,10 @@ struct TokenStatistics {
 /// log softmax(softcap(hidden . weight^T))[target] of each row, float32 [n] (float64 for float64 inputs).
 /// Shape: hidden [n, H], weight [V, H] of one floating dtype, targets [n] int64. Differentiable in hidden and weight:
 /// backward recomputes each chunk's logits and adds both gradients in the same pass, the weight's in float32.
-/// With gradients off, on the CPU in float32, a row's bits do not depend on the other rows. `statistics` is filled in
-/// when given: a few passes more over each chunk's logits, forward only.
-/// Throws InputError for shapes that do not fit or targets outside the vocabulary.
-/// Follows: log_softmax in float32 over soft-capped logits (transformers Gemma2ForCausalLM).
+/// On the CPU in float32 a row's bits do not depend on the other rows. `statistics` is filled in when given: there at
+/// no cost, elsewhere by a few passes more over each chunk's logits, forward only. Throws InputError for shapes that do
+/// not fit or targets outside the vocabulary. Follows: log_softmax in float32 over soft-capped logits (transformers
+/// Gemma2ForCausalLM).
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                      const LogProbsOptions& options = {}, TokenStatistics* statistics = nullptr);
 
@@ -38,5 +39,10 @@ at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const a
 /// float32 on the CPU. Never differentiable.
 at::Tensor log_probs(const at::Tensor& hidden, const PackedWeight& weight, const at::Tensor& targets,
                      const LogProbsOptions& options = {}, TokenStatistics* statistics = nullptr);
+
+/// Bytes of memory that log_probs of `rows` takes at its peak beside its inputs, results and their gradients:
+/// backward's where `differentiable`.
+std::int64_t log_probs_bytes(std::int64_t rows, std::int64_t vocabulary, std::int64_t hidden, at::ScalarType dtype,
+                             at::Device device, const LogProbsOptions& options, bool statistics, bool differentiable);
 
 }  // namespace sao::ops

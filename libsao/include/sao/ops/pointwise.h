@@ -41,9 +41,11 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate k
 
 /// gated_activation(gate, up) times weight transposed, plus bias where it is defined. Shape: gate and up [n, I], weight
 /// [m, I], bias [m] -> [n, m]. The same numbers as one after the other; backward computes the activation again, so that
-/// of the three matrices [n, I] two are kept.
+/// of the three matrices [n, I] two are kept; on the CPU in float32 with gradients on the third has kGatedRows rows at a
+/// time, but for Gate::kGelu.
 at::Tensor gated_linear(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& weight, const at::Tensor& bias,
                         Gate kind);
+inline constexpr std::int64_t kGatedRows = 512;
 
 /// cap * tanh(x / cap) in place; not differentiable.
 void softcap_(at::Tensor& x, double cap);
