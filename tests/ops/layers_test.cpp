@@ -408,5 +408,77 @@ TEST(Linear, PackedBiasesStandWhereTheirWeightsDo) {
   EXPECT_TRUE(testing::identical(packed.multiply(x.narrow(0, 4, 1)), all.narrow(0, 4, 1)));
 }
 
+TEST(Linear, IsDifferentiableAndItsProductsAreThoseOfDouble) {
+  at::manual_seed(12);
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  // Few rows, where weights are packed a part at a time, and many, which are shared out.
+  for (const std::int64_t rows : {1, 37, 1000}) {
+    const at::Tensor x = leaf(at::randn({rows, 70})), w = leaf(at::randn({300, 70})), bias = leaf(at::randn({300}));
+    const auto in_double = [](const at::Tensor& t) { return leaf(t.detach().to(at::kDouble)); };
+    const std::vector<at::Tensor> exact{in_double(x), in_double(w), in_double(bias)};
+    const at::Tensor actual = ops::linear(x, w, bias), expected = at::linear(exact[0], exact[1], exact[2]);
+    EXPECT_TRUE(close(actual, expected, 1e-5, 1e-5)) << rows;
+    const at::Tensor slopes = at::randn({rows, 300});
+    // Of gradients in columns, of a matrix' part, and of all ones, which autograd does not write out.
+    for (const at::Tensor& slope : {slopes.t().contiguous().t(), at::cat({slopes, slopes}, 1).narrow(1, 0, 300),
+                                    at::ones({1, 1}).expand({rows, 300})}) {
+      const auto a = torch::autograd::grad({actual}, {x, w, bias}, {slope}, true);
+      const auto e = torch::autograd::grad({expected}, {exact[0], exact[1], exact[2]}, {slope.to(at::kDouble)}, true);
+      for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(a[i], e[i], 2e-4, 1e-5)) << rows << ", input " << i;
+    }
+    // What a frozen input wants is not computed, and what is wanted does not change.
+    const auto both = torch::autograd::grad({ops::linear(x, w)}, {x, w}, {slopes});
+    EXPECT_TRUE(at::equal(torch::autograd::grad({ops::linear(x, w.detach())}, {x}, {slopes})[0], both[0]));
+    EXPECT_TRUE(at::equal(torch::autograd::grad({ops::linear(x.detach(), w)}, {w}, {slopes})[0], both[1]));
+  }
+  at::set_num_threads(before);
+}
+
+TEST(Linear, GradientsOfManyRowsDoNotDependOnTheThreads) {
+  at::manual_seed(13);
+  const int before = at::get_num_threads();
+  const at::Tensor gate = leaf(at::randn({1100, 90})), up = leaf(at::randn({1100, 90})), w = leaf(at::randn({40, 90}));
+  const auto of_threads = [&](int threads) {
+    at::set_num_threads(threads);
+    const at::Tensor y = gated_linear(gate, up, w, {}, Gate::kGeluTanh);
+    return torch::autograd::grad({y, ops::linear(up, w)}, {gate, up, w}, {at::ones_like(y), at::ones_like(y)});
+  };
+  const auto one = of_threads(1), three = of_threads(3);
+  at::set_num_threads(before);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(testing::identical(one[i], three[i])) << "input " << i;
+  // More rows than exist at one time, beside the twin in double.
+  const std::vector<at::Tensor> exact{leaf(gate.detach().to(at::kDouble)), leaf(up.detach().to(at::kDouble)),
+                                      leaf(w.detach().to(at::kDouble))};
+  const at::Tensor y = at::linear(reference::gated_activation(exact[0], exact[1], Gate::kGeluTanh), exact[2]),
+                   z = at::linear(exact[1], exact[2]);
+  const auto expected = torch::autograd::grad({y, z}, exact, {at::ones_like(y), at::ones_like(z)});
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(one[i], expected[i], 5e-4, 1e-5)) << "input " << i;
+}
+
+TEST(Linear, APartOfPackedWeightsAndAProductAddedToAnother) {
+  at::manual_seed(14);
+  const at::Tensor x = at::randn({9, 20}), w = at::randn({100, 20}), bias = at::randn({100});
+  for (const WeightFormat format : {WeightFormat::kFloat32, WeightFormat::kInt8}) {
+    const PackedWeight packed = PackedWeight::pack({&w, 1}, {&bias, 1}, format);
+    const at::Tensor all = packed.multiply(x);
+    EXPECT_TRUE(testing::identical(packed.narrow(64, 30).multiply(x), all.narrow(1, 64, 30)));
+    EXPECT_THROW(packed.narrow(33, 30), InputError);
+    EXPECT_THROW(packed.narrow(64, 37), InputError);
+    EXPECT_THROW(packed.multiply_into(at::zeros({9, 100}), x, true), InputError) << "added to, with biases";
+  }
+  const PackedWeight packed = PackedWeight::pack({&w, 1});
+  at::Tensor sum = at::ones({9, 130});
+  packed.multiply_into(sum.narrow(1, 30, 100), x, true);
+  EXPECT_TRUE(close(sum.narrow(1, 30, 100), at::linear(x, w) + 1.0, 1e-5));
+  EXPECT_TRUE(testing::identical(sum.narrow(1, 0, 30), at::ones({9, 30}))) << "beside it nothing is written";
+  EXPECT_TRUE(close(product(x.t(), x), at::mm(x.t(), x), 1e-5));
+  EXPECT_TRUE(
+      at::equal(product(x.to(at::kDouble), w.t().to(at::kDouble)), at::mm(x.to(at::kDouble), w.t().to(at::kDouble))));
+  EXPECT_THROW(packed.multiply_into(at::zeros({9, 99}), x), InputError);
+  EXPECT_THROW(packed.multiply_into(at::zeros({100, 9}).t(), x), InputError);
+  EXPECT_THROW(PackedWeight().narrow(0, 0), InputError);
+}
+
 }  // namespace
 }  // namespace sao::ops

@@ -10,6 +10,7 @@
 
 #include "model/causal_lm_impl.h"
 #include "model/decoder.h"
+#include "model/pack_parts.h"
 #include "sao/base/error.h"
 #include "sao/base/memory.h"
 #include "sao/ops/log_probs.h"
@@ -263,7 +264,21 @@ void CausalLM::set_requires_grad(bool requires_grad) const {
   for (const auto& [name, tensor] : trainable_parameters()) tensor.set_requires_grad(requires_grad);
 }
 
-at::Tensor CausalLM::hidden(const PackedTokens& tokens) const { return impl_->final_norm(impl_->run(tokens, {})); }
+at::Tensor CausalLM::hidden(const PackedTokens& tokens) const {
+  const bool in_parts = tokens.tokens() > kInferenceTokens && impl_->device().is_cpu() && !tokens.dropout &&
+                        (impl_->inference_only || !at::GradMode::is_enabled()) && impl_->packed() != nullptr;
+  if (!in_parts) return impl_->final_norm(impl_->run(tokens, {}));
+  // A token costs the same in a pack of any size: larger matrices than these are given to and taken back from the
+  // system at every step of a layer.
+  impl_->check_ids(tokens.ids, tokens.positions.numel(), "positions");
+  at::Tensor all = at::empty({tokens.tokens(), config().hidden_size}, impl_->weights.final_norm.options());
+  std::int64_t begin = 0;
+  for (const PackedTokens& part : detail::parts_of(tokens, kInferenceTokens)) {
+    all.narrow(0, begin, part.tokens()).copy_(impl_->final_norm(impl_->run(part, {})));
+    begin += part.tokens();
+  }
+  return all;
+}
 
 std::vector<at::Tensor> CausalLM::hidden_states(const PackedTokens& tokens) const {
   std::vector<at::Tensor> states;

@@ -4,8 +4,11 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <numeric>
+#include <utility>
 
+#include "model/pack_parts.h"
 #include "sao/base/error.h"
 
 namespace sao {
@@ -54,6 +57,38 @@ PackedTokens pack(std::span<const TokenIds> sequences) {
   std::vector<PackedSequence> alone;
   for (const TokenIds& ids : sequences) alone.push_back({.ids = ids});
   return pack(alone);
+}
+
+std::vector<PackedTokens> detail::parts_of(const PackedTokens& pack, std::int64_t most_tokens) {
+  const std::int64_t sequences = pack.sequences();
+  const at::Tensor lengths = pack.starts.diff();
+  const bool is_whole = sequences > 0 && lengths.gt(0).all().item<bool>() && pack.starts[0].item<std::int64_t>() == 0 &&
+                        lengths.sum().item<std::int64_t>() == pack.tokens();
+  if (!is_whole) return {pack};  // which attention refuses
+  const std::int64_t* starts = pack.starts.const_data_ptr<std::int64_t>();
+  const std::int64_t* parents = pack.parents.defined() ? pack.parents.const_data_ptr<std::int64_t>() : nullptr;
+  // A part may begin at s where no sequence from s on continues one before it.
+  std::vector<std::int64_t> places{sequences};
+  for (std::int64_t s = sequences - 1, earliest = sequences; s >= 0; --s) {
+    if (parents != nullptr && parents[s] >= 0) earliest = std::min(earliest, parents[s]);
+    if (earliest >= s) places.push_back(s);
+  }
+  std::reverse(places.begin(), places.end());
+  std::vector<PackedTokens> parts;
+  for (std::size_t at = 0; at + 1 < places.size();) {
+    const std::int64_t first = places[at++];
+    while (at + 1 < places.size() && starts[places[at + 1]] - starts[first] <= most_tokens) ++at;
+    const std::int64_t last = places[at], begin = starts[first], count = starts[last] - begin;
+    PackedTokens part{.ids = pack.ids.narrow(0, begin, count),
+                      .positions = pack.positions.narrow(0, begin, count),
+                      .starts = pack.starts.narrow(0, first, last - first + 1) - begin};
+    if (parents != nullptr) {
+      const at::Tensor of_part = pack.parents.narrow(0, first, last - first);
+      part.parents = at::where(of_part >= 0, of_part - first, of_part);
+    }
+    parts.push_back(std::move(part));
+  }
+  return parts;
 }
 
 }  // namespace sao

@@ -250,6 +250,20 @@ at::Tensor PackedWeight::multiply_gated(const at::Tensor& x, Gate kind) const {
 
 namespace {
 
+// By a weight that is packed for it. Few rows: each thread packs some outputs' weights and multiplies all rows by them
+// while they are in its cache.
+at::Tensor multiply_once(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  constexpr std::int64_t kOutputs = 8 * PackedWeight::kPanelOutputs;
+  const at::Tensor rows = x.detach(), outputs = weight.detach();
+  if (is_split_by_rows(rows.size(0))) return PackedWeight::pack({&outputs, 1}, {&bias, 1}).multiply(rows);
+  at::Tensor y = at::empty({rows.size(0), outputs.size(0)}, rows.options());
+  for_each_share(outputs.size(0), kOutputs, kOutputs, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+    const at::Tensor some = outputs.narrow(0, begin, end - begin);
+    PackedWeight::pack({&some, 1}).multiply_into(y.narrow(1, begin, end - begin), rows);
+  });
+  return bias.defined() ? y.add_(bias.detach()) : y;
+}
+
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -258,8 +272,7 @@ struct Linear : torch::autograd::Function<Linear> {
                             const std::optional<at::Tensor>& bias) {
     context->save_for_backward({x, weight});
     context->saved_data["has_bias"] = bias.has_value();  // else it is no input
-    const at::Tensor biases[] = {bias ? *bias : at::Tensor()};
-    return PackedWeight::pack({&weight, 1}, biases).multiply(x);
+    return multiply_once(x, weight, bias ? *bias : at::Tensor());
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
@@ -275,8 +288,7 @@ struct Linear : torch::autograd::Function<Linear> {
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
   if (!PackedWeight::supports(a) || !PackedWeight::supports(b)) return at::mm(a, b);
-  const at::Tensor transposed = b.t();
-  return PackedWeight::pack({&transposed, 1}).multiply(a);
+  return multiply_once(a, b.t(), {});
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -289,7 +301,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   if (at::GradMode::is_enabled() && (wants_gradient(x) || wants_gradient(weight) || wants_gradient(bias))) {
     return Linear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
   }
-  return PackedWeight::pack({&weight, 1}, {&bias, 1}).multiply(x);
+  return multiply_once(x, weight, bias);
 }
 
 }  // namespace sao::ops

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "sao/model/causal_lm.h"
 #include "sao/ops/log_probs.h"
 
 namespace sao {
@@ -61,13 +62,15 @@ MemoryParts training_memory(const ModelConfig& config, at::ScalarType dtype, at:
       needs_reference(options.loss) && options.reference.mode != "none" && options.reference.mode != "rows";
   if (!has_reference) return step;
   if (options.reference.mode == "moving") step.push_back({"reference weights", weights});
+  const std::int64_t read = std::min(options.micro_batch_tokens, options.batch_size * (pair - 2));
+  const bool in_parts = packed_bytes(config, dtype, device) > 0;
+  const std::int64_t at_once = in_parts ? std::min(read, std::max(CausalLM::kInferenceTokens, pair)) : read;
   const MemoryParts scoring = {
       {"optimizer", optimizer},
       {"reference weights", reference_given || options.reference.mode == "moving" ? weights : 0},
       {"packed weights", packed_bytes(config, dtype, device)},
-      {"forward pass",
-       inference_bytes(config, dtype, device, std::min(options.micro_batch_tokens, options.batch_size * (pair - 2))) +
-           logits_bytes(false)}};
+      {"forward pass", inference_bytes(config, dtype, device, at_once) + (read > at_once ? read * hidden * size : 0) +
+                           logits_bytes(false)}};
   return total_bytes(scoring) > total_bytes(step) ? scoring : step;
 }
 

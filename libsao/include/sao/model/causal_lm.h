@@ -66,8 +66,10 @@ class CausalLM {
   /// of `tokens` is causal and sees only itself and its parent. With gradients off the result of a token depends on its
   /// own sequence only, bit for bit, whatever else is in the pack (CPU). Throws InputError for a sequence longer than
   /// config().context_length(), starts that do not rise from 0 to T, and ids outside the vocabulary (of a pack on the
-  /// CPU).
+  /// CPU). With gradients off, in float32 on the CPU, a pack of more than kInferenceTokens is computed in parts of as
+  /// many, or of one sequence and those that continue it.
   at::Tensor hidden(const PackedTokens& tokens) const;
+  static constexpr std::int64_t kInferenceTokens = 2048;
 
   /// The same, continuing the sequences of a cache: `ids` [T] int64 are the new tokens that `step` plans for;
   /// their keys and values are added to `cache`. Never differentiable. Throws InputError as above, and for another
