@@ -3,7 +3,9 @@
 // by stage: resident memory at its peak, less what the program had before the run. Of a model of about 100 million
 // random weights with the bundled tokenizer, whose texts are as long as the settings let them be. FOLDER is made and
 // filled.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <sao/sao.h>
 #include <unistd.h>
@@ -53,23 +55,29 @@ std::int64_t status_of(const std::string& name) {  // in bytes
 }  // namespace
 
 int main(int argc, char** argv) try {
+  sao::keep_freed_memory();  // as the programs do
   if (argc < 2) throw sao::InputError("usage: memory_plan FOLDER [gemma2|llama] [LOSS] [MICRO_BATCH_TOKENS]");
   const std::filesystem::path folder = argv[1];
   const std::string family = argc > 2 ? argv[2] : "gemma2";
   const std::filesystem::path bundled = std::filesystem::path(SAO_SOURCE_DIR) / "examples" / "microworld" / "model";
   if (!std::filesystem::exists(folder / family / "config.json")) {
-    const std::int64_t vocabulary = sao::ChatTokenizer::load(bundled).tokenizer().vocab_size();
-    sao::CausalLM::random(config(family, vocabulary), sao::Seed{1}).save(folder / family, bundled);
+    const sao::ChatTokenizer text = sao::ChatTokenizer::load(bundled);
+    const std::int64_t vocabulary = text.tokenizer().vocab_size();
+    const sao::CausalLM model = sao::CausalLM::random(config(family, vocabulary), sao::Seed{1});
+    // Tokens that end a prompt are likelier than others, or most would be cut and few answered.
+    const at::NoGradGuard no_grad;
+    for (const sao::TokenId id : text.stop_ids()) model.output_weight()[id].mul_(8.0);
+    model.save(folder / family, bundled);
   }
 
   sao::RunSettings settings;
   settings.model = folder / family;
   settings.personas = std::filesystem::path(SAO_SOURCE_DIR) / "libsao" / "share" / "personas.jsonl";
-  settings.prompts.count = 256;  // most are cut, which counts as not kept
+  settings.prompts.count = 256;
   settings.prompts.sampling = {.temperature = 1.0, .max_new_tokens = 48};
   settings.prompts.filters = {
       .min_characters = 1, .min_letter_share = 0.0, .drop_duplicates = false, .drop_near_duplicates = false};
-  settings.responses.sampling = {.temperature = 1.0, .max_new_tokens = 192};
+  settings.responses.sampling = {.temperature = 1.0, .max_new_tokens = 192, .ignore_eos = true};
   settings.judge.judge_truncated = settings.pairs.keep_truncated = settings.pairs.keep_inconsistent = true;
   settings.train.loss = sao::SimPO{};
   if (argc > 3 && std::string(argv[3]) == "dpo") settings.train.loss = sao::DPO{};

@@ -17,6 +17,7 @@
 #include "loop/evaluation.h"
 #include "loop/manifest.h"
 #include "sao/base/error.h"
+#include "sao/base/memory.h"
 #include "sao/io/jsonl.h"
 #include "sao/judge/health.h"
 #include "sao/loop/report.h"
@@ -177,6 +178,7 @@ struct Run::Impl {
     if (next == stages.size()) return false;
     stage = stages[next].name;
     stages[next].work();
+    release_freed_memory();  // what one stage's matrices leave is of no use to the next
     ++next;
     return true;
   }

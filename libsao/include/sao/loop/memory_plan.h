@@ -27,9 +27,10 @@ struct MemoryPlan {
 /// Takes every text as long as the settings let it be: prompts and answers of max_new_tokens, the longest persona, what
 /// fits the model's context; and the micro-batches as full. So a run needs at most about this much of its device, and
 /// this much when texts are that long (docs/performance.md has both side by side). The program itself, its libraries
-/// and threads come on top: a hundred MB or more. Reads the models' configs and tokenizers, and the personas; no
-/// weights. Throws InputError as Run does for settings and files, ResourceError where one request is too large for
-/// engine.cache_bytes.
+/// and threads come on top: a hundred MB or more. On the CPU "pieces between" is what the C library keeps of freed
+/// matrices while an engine's steps follow each other: as much as a step, as measured, not counted. Reads the models'
+/// configs and tokenizers, and the personas; no weights. Throws InputError as Run does for settings and files,
+/// ResourceError where one request is too large for engine.cache_bytes.
 MemoryPlan plan_memory(const RunSettings& settings);
 
 }  // namespace sao
