@@ -80,6 +80,12 @@ TEST(PackParts, ABrokenPackIsRefusedAsAWholeOneIs) {
   broken.starts[3] = 100000;
   EXPECT_THROW(model.hidden(broken), InputError);
   broken = pack(std::vector<TokenIds>(6, TokenIds(500, 1)));
+  broken.parents = at::full({2}, -1, at::kLong);
+  EXPECT_THROW(model.hidden(broken), InputError);
+  broken = pack(std::vector<TokenIds>(6, TokenIds(500, 1)));
+  broken.starts = broken.starts.to(at::kInt);
+  EXPECT_THROW(model.hidden(broken), InputError);
+  broken = pack(std::vector<TokenIds>(6, TokenIds(500, 1)));
   broken.ids[2999] = 50;
   EXPECT_THROW(model.hidden(broken), InputError);
 }

@@ -435,6 +435,22 @@ TEST(Linear, IsDifferentiableAndItsProductsAreThoseOfDouble) {
   at::set_num_threads(before);
 }
 
+TEST(Linear, OfNoRowsHasNoGradientAndKeepsWhatBackwardNeeds) {
+  const at::Tensor none = leaf(at::zeros({0, 8})), w = leaf(at::randn({5, 8}));
+  EXPECT_TRUE(at::equal(torch::autograd::grad({ops::linear(none, w).sum()}, {w})[0], at::zeros({5, 8})));
+  EXPECT_THROW(ops::linear(at::zeros({3, 8}), w, at::zeros({1})), InputError);
+  EXPECT_THROW(ops::linear(at::zeros({3, 8}), w, at::zeros({5}, at::kDouble)), InputError);
+  // Of a frozen weight the input is not kept.
+  const testing::CountingAllocator counting;
+  const std::int64_t before = counting.now();
+  at::Tensor y;
+  {
+    const at::Tensor x = leaf(at::randn({64, 512}));
+    y = ops::linear(x + 1.0, at::randn({4, 512}));
+  }
+  EXPECT_LT(counting.now() - before, 64 * 512 * 4 + 64 * 512) << "the sum is still there";
+}
+
 TEST(Linear, GradientsOfManyRowsDoNotDependOnTheThreads) {
   at::manual_seed(13);
   const int before = at::get_num_threads();

@@ -161,6 +161,16 @@ TEST(LogProbs, RowsAreIndependentWithGradientsOff) {
   }
 }
 
+TEST(LogProbs, ANanAnywhereInTheVocabularyIsNotSwallowed) {
+  const Case c = make_case(3, 8, 5000, at::kFloat);
+  const c10::NoGradGuard no_grad;
+  for (const std::int64_t row : {0, 1007, 1008, 1016, 1023, 1024, 4999}) {
+    at::Tensor weight = c.weight.detach().clone();
+    weight[row].fill_(std::numeric_limits<float>::quiet_NaN());
+    EXPECT_TRUE(log_probs(c.hidden, weight, c.targets).isnan().all().item<bool>()) << row;
+  }
+}
+
 TEST(LogProbs, EmptyInputGivesEmptyOutput) {
   const Case c = make_case(0, 8, 40, at::kFloat);
   const at::Tensor value = log_probs(c.hidden, c.weight, c.targets);

@@ -115,7 +115,8 @@ class Planner {
         plan_.stages.emplace_back(StageMemory{stage, {{"weights", weights}}, work.samples > 0 ? memory.sequences : 0});
     planned.parts.insert(planned.parts.end(), memory.parts.begin(), memory.parts.end());
     // Steps have matrices of many sizes: the C library keeps pieces of old ones that fit no new one.
-    if (device_.is_cpu()) planned.parts.push_back({"pieces between", memory.parts.back().bytes});
+    const auto step = std::ranges::find(memory.parts, "step", &MemoryPart::name);
+    if (device_.is_cpu()) planned.parts.push_back({"pieces between", step->bytes});
   }
 
   // `folder`: the judge's; empty: the model itself.

@@ -83,12 +83,12 @@ std::int64_t backward_bytes(const ModelConfig& config, at::ScalarType dtype, at:
   const Widths w(config);
   // Gradients of the MLP's parts. Where the layer is kept for it, parts of it go meanwhile.
   std::int64_t numbers = checkpointing ? kept_by_layer(config) + 2 * w.inner + 4 * w.hidden : w.inner + 3 * w.hidden;
-  if (config.fused_projections) numbers += 2 * w.inner + w.hidden;  // put side by side again
-  // The MLP's products, a part of the rows at a time, as they are and packed, and the weight packed.
+  // The MLP's products, a part of the rows at a time, as they are and packed, and the weight packed. Later, where gate
+  // and up are one matrix, their gradients are put side by side again.
   const bool in_parts = device.is_cpu() && dtype == at::kFloat && config.hidden_act != "gelu";
-  const std::int64_t part =
-      in_parts ? (2 * std::min(tokens, ops::kGatedRows) + w.hidden) * w.inner * size_of(dtype) : 0;
-  return tokens * size_of(dtype) * numbers + part;
+  const std::int64_t part = in_parts ? (2 * std::min(tokens, ops::kGatedRows) + w.hidden) * w.inner : 0;
+  const std::int64_t joined = config.fused_projections ? tokens * (2 * w.inner + w.hidden) : 0;
+  return size_of(dtype) * (tokens * numbers + std::max(part, joined));
 }
 
 }  // namespace sao

@@ -61,6 +61,12 @@ PackedTokens pack(std::span<const TokenIds> sequences) {
 
 std::vector<PackedTokens> detail::parts_of(const PackedTokens& pack, std::int64_t most_tokens) {
   const std::int64_t sequences = pack.sequences();
+  const auto is_list = [](const at::Tensor& t, std::int64_t size) {
+    return t.device().is_cpu() && t.scalar_type() == at::kLong && t.dim() == 1 && t.is_contiguous() &&
+           t.size(0) == size;
+  };
+  if (!is_list(pack.starts, sequences + 1) || (pack.parents.defined() && !is_list(pack.parents, sequences)))
+    return {pack};
   const at::Tensor lengths = pack.starts.diff();
   const bool is_whole = sequences > 0 && lengths.gt(0).all().item<bool>() && pack.starts[0].item<std::int64_t>() == 0 &&
                         lengths.sum().item<std::int64_t>() == pack.tokens();

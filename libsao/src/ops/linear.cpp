@@ -46,6 +46,10 @@ at::Tensor join_biases(std::span<const at::Tensor> weights, std::span<const at::
   return any ? at::cat(parts) : at::Tensor();
 }
 
+std::int64_t share(std::int64_t count, std::int64_t threads) {
+  return std::max<std::int64_t>(1, (count + threads - 1) / threads);
+}
+
 // A matrix whose rows or columns lie together, as the kernels read them.
 at::Tensor with_unit_stride(const at::Tensor& matrix) {
   return matrix.stride(0) == 1 || matrix.stride(1) == 1 ? matrix : matrix.contiguous();
@@ -80,16 +84,19 @@ PackedWeight PackedWeight::pack(std::span<const at::Tensor> weights, std::span<c
   packed.storage_ = at::empty({panels, k, kernel.panel}, joined.options().dtype(int8 ? at::kChar : at::kFloat));
   if (int8) packed.scales_ = at::empty({panels, groups, kernel.panel}, joined.options());
   const float* from = joined.const_data_ptr<float>();
-  at::parallel_for(0, panels, 16, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t first = begin * kernel.panel, last = std::min(end * kernel.panel, packed.outputs_);
-    if (int8) {
-      kernel.pack_int8(last - first, k, from + first * k, packed.storage_.mutable_data_ptr<std::int8_t>() + first * k,
-                       packed.scales_.mutable_data_ptr<float>() + first * groups);
-    } else {
-      kernel.pack(last - first, k, from + first * joined.stride(0), joined.stride(0), joined.stride(1),
-                  packed.storage_.mutable_data_ptr<float>() + first * k);
-    }
-  });
+  at::parallel_for(0, panels, std::min<std::int64_t>(16, share(panels, at::get_num_threads())),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     const std::int64_t first = begin * kernel.panel,
+                                        last = std::min(end * kernel.panel, packed.outputs_);
+                     if (int8) {
+                       kernel.pack_int8(last - first, k, from + first * k,
+                                        packed.storage_.mutable_data_ptr<std::int8_t>() + first * k,
+                                        packed.scales_.mutable_data_ptr<float>() + first * groups);
+                     } else {
+                       kernel.pack(last - first, k, from + first * joined.stride(0), joined.stride(0), joined.stride(1),
+                                   packed.storage_.mutable_data_ptr<float>() + first * k);
+                     }
+                   });
   return packed;
 }
 
@@ -100,10 +107,6 @@ bool is_split_by_rows(std::int64_t rows) { return rows >= at::get_num_threads() 
 std::int64_t threads_for(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(outputs * inputs);
   return flops < 2e5 ? 1 : at::get_num_threads();  // enough work each to pay for a thread
-}
-
-std::int64_t share(std::int64_t count, std::int64_t threads) {
-  return std::max<std::int64_t>(1, (count + threads - 1) / threads);
 }
 
 }  // namespace
@@ -141,6 +144,7 @@ void PackedWeight::multiply_into(const at::Tensor& y, const at::Tensor& x, bool 
         "of float32 without biases only",
         describe(y), rows, outputs_));
   }
+  if (inputs_ == 0 && !add) at::Tensor(y).zero_();  // a sum of no products, which no kernel writes
   float* to = y.mutable_data_ptr<float>();
   const std::int64_t stride = y.stride(0);
   // By panels, so that a thread streams its weights once; by rows where there are enough, so that each packs its own.
@@ -253,11 +257,13 @@ namespace {
 // By a weight that is packed for it. Few rows: each thread packs some outputs' weights and multiplies all rows by them
 // while they are in its cache.
 at::Tensor multiply_once(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  constexpr std::int64_t kOutputs = 8 * PackedWeight::kPanelOutputs;
-  const at::Tensor rows = x.detach(), outputs = weight.detach();
+  constexpr std::int64_t kPanel = PackedWeight::kPanelOutputs, kMostOutputs = 8 * kPanel;
+  const at::Tensor rows = with_unit_stride(x.detach()), outputs = weight.detach();
   if (is_split_by_rows(rows.size(0))) return PackedWeight::pack({&outputs, 1}, {&bias, 1}).multiply(rows);
   at::Tensor y = at::empty({rows.size(0), outputs.size(0)}, rows.options());
-  for_each_share(outputs.size(0), kOutputs, kOutputs, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
+  const std::int64_t of_thread = share(outputs.size(0), at::get_num_threads());
+  const std::int64_t at_once = std::min(kMostOutputs, share(of_thread, kPanel) * kPanel);
+  for_each_share(outputs.size(0), at_once, at_once, [&](std::int64_t begin, std::int64_t end, std::int64_t) {
     const at::Tensor some = outputs.narrow(0, begin, end - begin);
     PackedWeight::pack({&some, 1}).multiply_into(y.narrow(1, begin, end - begin), rows);
   });
@@ -270,7 +276,7 @@ using torch::autograd::variable_list;
 struct Linear : torch::autograd::Function<Linear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
-    context->save_for_backward({x, weight});
+    context->save_for_backward({weight.requires_grad() ? x : at::Tensor(), x.requires_grad() ? weight : at::Tensor()});
     context->saved_data["has_bias"] = bias.has_value();  // else it is no input
     return multiply_once(x, weight, bias ? *bias : at::Tensor());
   }
@@ -297,6 +303,9 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
         fmt::format("linear: x {}, weight {}, expected [rows, k] and [n, k]", describe(x), describe(weight)));
   }
   if (!PackedWeight::supports(weight) || !PackedWeight::supports(x)) return at::linear(x, weight, bias);
+  if (bias.defined() && (!PackedWeight::supports(bias) || bias.dim() != 1 || bias.size(0) != weight.size(0))) {
+    throw InputError(fmt::format("linear: bias {}, expected [{}] float32 on the CPU", describe(bias), weight.size(0)));
+  }
   const auto wants_gradient = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
   if (at::GradMode::is_enabled() && (wants_gradient(x) || wants_gradient(weight) || wants_gradient(bias))) {
     return Linear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);

@@ -21,7 +21,7 @@ struct RowSums {
   double peak = -std::numeric_limits<double>::infinity(), sum = 0.0, weighted = 0.0, squares = 0.0, total = 0.0;
 
   void add(const LogitSums& block) {
-    const double highest = std::max(peak, static_cast<double>(block.peak));
+    const double highest = !(block.peak <= peak) ? static_cast<double>(block.peak) : peak;  // NaN stays
     // Of sums whose exponents are taken from `from` on, those from `highest` on.
     const auto shifted = [&](double from, double s, double w, double q) {
       const double down = from - highest, factor = std::exp(down);
@@ -41,7 +41,7 @@ struct RowSums {
 std::int64_t blocks_at_once() { return std::max<std::int64_t>(4, at::get_num_threads()); }  // one for each thread
 
 std::int64_t rows_at_once(std::int64_t rows, std::int64_t block, std::int64_t most_logits) {
-  return even_chunk(rows, std::max<std::int64_t>(1, most_logits / block));
+  return even_chunk(rows, std::max<std::int64_t>(1, most_logits / std::max<std::int64_t>(1, block)));
 }
 
 }  // namespace
@@ -170,7 +170,9 @@ std::int64_t log_prob_blocks_bytes(std::int64_t rows, std::int64_t vocabulary, s
   if (differentiable) {
     return (rows_at_once(rows, block, most_logits) * (block + hidden) + 2 * block * hidden) * kFloat;
   }
-  return at::get_num_threads() * std::min(rows, kMostRows) * kVocabularyBlock * kFloat +
+  constexpr std::int64_t kOfRow = sizeof(RowSums) + sizeof(float), kOfBlock = sizeof(LogitSums);
+  return rows * (kOfRow + blocks_at_once() * kOfBlock) +
+         at::get_num_threads() * std::min(rows, kMostRows) * kVocabularyBlock * kFloat +
          std::min(vocabulary, blocks_at_once() * kVocabularyBlock) * hidden * kFloat;
 }
 

@@ -129,16 +129,16 @@ class LogProbs : public torch::autograd::Function<LogProbs> {
     const at::Tensor &hidden = saved[0], &weight = saved[1], &targets = saved[2], &log_sum_exp = saved[3];
     const double softcap = context->saved_data["logit_softcap"].toDouble();
     const std::int64_t n = hidden.size(0);
-    const std::int64_t chunk = even_chunk(n, context->saved_data["chunk_tokens"].toInt());
     const at::Tensor grad = grads[0].to(compute_type(hidden)).contiguous();
     const bool hidden_wanted = context->needs_input_grad(0), weight_wanted = context->needs_input_grad(1);
     if (PackedWeight::supports(hidden)) {
-      const std::int64_t most_logits = context->saved_data["chunk_tokens"].toInt() * weight.size(0);
+      const std::int64_t most_logits = std::min(n, context->saved_data["chunk_tokens"].toInt()) * weight.size(0);
       const auto [of_hidden, of_weight] = log_probs_backward_by_blocks(hidden, weight, targets, softcap, log_sum_exp,
                                                                        grad, hidden_wanted, weight_wanted, most_logits);
       return {of_hidden, of_weight, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 
+    const std::int64_t chunk = even_chunk(n, context->saved_data["chunk_tokens"].toInt());
     at::Tensor hidden_grad, weight_grad;
     if (hidden_wanted) hidden_grad = at::empty_like(hidden, at::MemoryFormat::Contiguous);
     at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
@@ -237,15 +237,16 @@ at::Tensor log_probs(const at::Tensor& hidden, const PackedWeight& weight, const
   if (statistics != nullptr) *statistics = empty_statistics(hidden.size(0), out_options);
   at::Tensor log_prob = at::empty({hidden.size(0)}, out_options), log_sum_exp = at::empty_like(log_prob);
   const auto rows = [&](std::int64_t first, std::int64_t count) { return weight.narrow(first, count); };
-  log_probs_by_blocks(hidden, weight.outputs(), rows, targets.contiguous(), options.logit_softcap, log_prob,
-                      log_sum_exp, statistics);
+  log_probs_by_blocks(hidden.contiguous(), weight.outputs(), rows, targets.contiguous(), options.logit_softcap,
+                      log_prob, log_sum_exp, statistics);
   return log_prob;
 }
 
 std::int64_t log_probs_bytes(std::int64_t rows, std::int64_t vocabulary, std::int64_t hidden, at::ScalarType dtype,
                              at::Device device, const LogProbsOptions& options, bool statistics, bool differentiable) {
   if (device.is_cpu() && dtype == at::kFloat) {
-    return log_prob_blocks_bytes(rows, vocabulary, hidden, options.chunk_tokens * vocabulary, differentiable);
+    return log_prob_blocks_bytes(rows, vocabulary, hidden, std::min(rows, options.chunk_tokens) * vocabulary,
+                                 differentiable);
   }
   const auto size = static_cast<std::int64_t>(c10::elementSize(dtype));
   const std::int64_t wide = dtype == at::kDouble ? 8 : 4;

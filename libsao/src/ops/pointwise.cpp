@@ -173,11 +173,15 @@ void gate_into(const at::Tensor& y, const at::Tensor& gate, const at::Tensor& up
   });
 }
 
+bool have_same_layout(const at::Tensor& gate, const at::Tensor& up) {
+  return gate.stride(1) == 1 && up.stride(1) == 1 && gate.stride(0) == up.stride(0);
+}
+
 at::Tensor gate_rows(const at::Tensor& gate, const at::Tensor& up, Gate kind) {
   if (const cuda::Table* gpu = cuda::kernels_for(gate)) return gpu->gated_activation(gate, up, kind);
-  const bool same_layout = gate.stride(1) == 1 && up.stride(1) == 1 && gate.stride(0) == up.stride(0);
+  const bool as_they_are = have_same_layout(gate, up);
   at::Tensor y = at::empty(gate.sizes(), gate.options());
-  gate_into(y, same_layout ? gate : gate.contiguous(), same_layout ? up : up.contiguous(), kind);
+  gate_into(y, as_they_are ? gate : gate.contiguous(), as_they_are ? up : up.contiguous(), kind);
   return y;
 }
 
@@ -222,7 +226,8 @@ struct GatedActivation : torch::autograd::Function<GatedActivation> {
 
 at::Tensor gated_linear_rows(const at::Tensor& gate_in, const at::Tensor& up_in, const at::Tensor& weight,
                              const at::Tensor& bias, Gate kind) {
-  const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous();
+  const bool as_they_are = have_same_layout(gate_in, up_in);
+  const at::Tensor gate = as_they_are ? gate_in : gate_in.contiguous(), up = as_they_are ? up_in : up_in.contiguous();
   const PackedWeight packed = PackedWeight::pack({&weight, 1}, {&bias, 1});
   const std::int64_t n = gate.size(0);
   at::Tensor y = at::empty({n, weight.size(0)}, gate.options());
@@ -237,17 +242,17 @@ at::Tensor gated_linear_rows(const at::Tensor& gate_in, const at::Tensor& up_in,
 }
 
 // {of gate, of up, of weight}, each undefined where it is not wanted.
-std::array<at::Tensor, 3> gated_linear_rows_backward(const at::Tensor& gate_in, const at::Tensor& up_in,
+std::array<at::Tensor, 3> gated_linear_rows_backward(const at::Tensor& gate, const at::Tensor& up,
                                                      const at::Tensor& weight, const at::Tensor& y_grad, Gate kind,
                                                      bool inputs_wanted, bool weight_wanted) {
-  const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous(), turned = weight.t();
+  const at::Tensor turned = weight.t();
   const std::int64_t n = gate.size(0);
   std::array<at::Tensor, 3> result;
   auto& [gate_grad, up_grad, weight_grad] = result;
   PackedWeight packed;
   if (inputs_wanted) {
-    gate_grad = at::empty_like(gate);
-    up_grad = at::empty_like(up);
+    gate_grad = at::empty(gate.sizes(), gate.options());
+    up_grad = at::empty(up.sizes(), up.options());
     packed = PackedWeight::pack({&turned, 1});
   }
   if (weight_wanted) weight_grad = at::empty(weight.sizes(), gate.options());
@@ -256,14 +261,15 @@ std::array<at::Tensor, 3> gated_linear_rows_backward(const at::Tensor& gate_in, 
     const std::int64_t rows = std::min(kGatedRows, n - begin);
     const auto part = [&](const at::Tensor& t) { return t.narrow(0, begin, rows); };
     const at::Tensor some = products.narrow(0, 0, rows);
+    const at::Tensor gate_part = part(gate).contiguous(), up_part = part(up).contiguous();
     if (weight_wanted) {
-      gate_into(some, part(gate), part(up), kind);
+      gate_into(some, gate_part, up_part, kind);
       const at::Tensor columns = some.t();
       PackedWeight::pack({&columns, 1}).multiply_into(weight_grad, part(y_grad).t(), begin > 0);
     }
     if (inputs_wanted) {
       packed.multiply_into(some, part(y_grad));
-      gate_backward_into(part(gate_grad), part(up_grad), part(gate), part(up), some, kind);
+      gate_backward_into(part(gate_grad), part(up_grad), gate_part, up_part, some, kind);
     }
   }
   if (weight_wanted && n == 0) weight_grad.zero_();

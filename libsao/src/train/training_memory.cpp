@@ -49,7 +49,8 @@ MemoryParts training_memory(const ModelConfig& config, at::ScalarType dtype, at:
   // When the layers' turn comes, the rows and the final norm's output and input are gone.
   const std::int64_t of_layers = backward_bytes(config, dtype, device, tokens, options.activation_checkpointing) -
                                  rows - 2 * tokens * hidden * size;
-  const std::int64_t begin = output * wide(dtype) + std::max(logits + rows, of_layers);
+  const std::int64_t begin =
+      std::max(output * wide(dtype) + std::max(logits + rows, of_layers), rows + logits_bytes(false));
   const std::int64_t end = weights + output * size + (masters && !several ? config.parameter_count() * 4 : 0);
   MemoryParts step;
   if (kept + begin > end) {

@@ -10,7 +10,8 @@ namespace sao {
 void keep_freed_memory();
 
 /// Hands the pages of all freed pieces back to the system now, those too that keep_freed_memory keeps. A model that is
-/// loaded for inference calls it as it packs its layers, whose matrices leave holes between what stays. Nothing happens
+/// loaded for inference calls it as it packs its layers, whose matrices leave holes between what stays, and a run calls
+/// it after each stage. Nothing happens
 /// with another C library than glibc.
 void release_freed_memory();
 

@@ -39,8 +39,9 @@ std::int64_t packed_bytes(const ModelConfig& config, at::ScalarType dtype, at::D
 /// copies: norms, and the embedding where they do not serve for it; off the CPU and float32 all weights.
 std::int64_t unpacked_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, bool int8 = false);
 
-/// The most that CausalLM::hidden holds at one time of `tokens` tokens with gradients off, its result included; on the
-/// CPU with as many threads as LibTorch has now.
+/// The most that CausalLM::hidden holds at one time of `tokens` tokens in one pass with gradients off, its result
+/// included (a larger pack is computed in several: kInferenceTokens); on the CPU with as many threads as LibTorch has
+/// now.
 std::int64_t inference_bytes(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::int64_t tokens);
 
 /// What CausalLM::hidden with gradients on keeps of `tokens` tokens for backward, its result included. With activation

@@ -77,7 +77,7 @@ class PackedWeight {
 /// our kernels, b packed on the fly; elsewhere at::mm.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 
-/// x [rows, k] times weight [n, k] transposed, plus bias [n] where it is defined; differentiable in all three. In
+/// x [rows, k] times weight [n, k] transposed, plus bias [n] where it is defined; differentiable in all three, once. In
 /// float32 on the CPU as PackedWeight (packed on the fly; keep a PackedWeight to save that where no gradient is
 /// wanted), elsewhere at::linear. Throws InputError for shapes that do not fit.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});

@@ -12,8 +12,9 @@ class PackedWeight;
 
 struct LogProbsOptions {
   double logit_softcap = 0.0;       ///< cap * tanh(logit / cap); 0 = off
-  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time; on the CPU in float32 as many numbers at
-                                    ///< most, mostly less: there the vocabulary is gone through in blocks
+  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time, at most. On the CPU in float32 it is
+                                    ///< mostly less: a block of 1,024 tokens of the vocabulary of up to 192 rows for
+                                    ///< each thread, in backward of all rows
 };
 
 /// What a row's distribution p over the vocabulary looks like, at little more cost than its log-prob: [n] each, on the

@@ -40,9 +40,9 @@ enum class Gate { kGeluTanh, kSilu, kGelu };
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Gate kind);
 
 /// gated_activation(gate, up) times weight transposed, plus bias where it is defined. Shape: gate and up [n, I], weight
-/// [m, I], bias [m] -> [n, m]. The same numbers as one after the other; backward computes the activation again, so that
-/// of the three matrices [n, I] two are kept; on the CPU in float32 with gradients on the third has kGatedRows rows at a
-/// time, but for Gate::kGelu.
+/// [m, I], bias [m] -> [n, m]. The same numbers as one after the other, forward; backward computes the activation
+/// again, so that of the three matrices [n, I] two are kept; on the CPU in float32 with gradients on the third has
+/// kGatedRows rows at a time, but for Gate::kGelu.
 at::Tensor gated_linear(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& weight, const at::Tensor& bias,
                         Gate kind);
 inline constexpr std::int64_t kGatedRows = 512;

@@ -33,7 +33,7 @@ struct LanguageModelOptions {
   std::int64_t batch_tokens = 2048;        ///< whole documents up to this many tokens make a step
   std::int64_t micro_batch_tokens = 8192;  ///< tokens of one forward pass
   bool activation_checkpointing = false;
-  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time
+  std::int64_t chunk_tokens = 512;  ///< rows whose logits exist at one time, at most
   Seed seed = {42};                 ///< of the order of documents in each pass over them
   CheckpointOptions checkpoint = {};
 };
@@ -46,7 +46,7 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("batch_tokens", options.batch_tokens, "tokens per optimizer step");
   visit("micro_batch_tokens", options.micro_batch_tokens, "tokens per forward pass");
   visit("activation_checkpointing", options.activation_checkpointing, "recompute activations in backward");
-  visit("chunk_tokens", options.chunk_tokens, "rows whose logits exist at one time");
+  visit("chunk_tokens", options.chunk_tokens, "rows whose logits exist at one time, at most");
   visit("seed", options.seed, "order of the documents");
   visit("checkpoint", options.checkpoint, "checkpoints");
 }

@@ -39,7 +39,8 @@ struct CompletionBatch {
 CompletionBatch pack_completions(std::span<const PromptedResponse> completions);
 
 /// Log-prob of every scored token, [n] float32 (float64 for a float64 model). Hidden states of the prompt never meet
-/// the output matrix, and logits exist for `chunk_tokens` rows at a time. Differentiable unless gradients are off.
+/// the output matrix, and logits exist for at most `chunk_tokens` rows at a time. Differentiable unless gradients are
+/// off.
 at::Tensor token_logps(const CausalLM& model, const CompletionBatch& batch, std::int64_t chunk_tokens = 512);
 
 /// Sums of token log-probs over each completion, [S]. Differentiable.
@@ -50,7 +51,7 @@ PairLogps pair_logps(const CausalLM& model, std::span<const TokenPair> pairs, st
 
 struct ScoringOptions {
   std::int64_t batch_tokens = 8192;  ///< tokens of one forward pass, unless one completion has more
-  std::int64_t chunk_tokens = 512;   ///< rows whose logits exist at one time
+  std::int64_t chunk_tokens = 512;   ///< rows whose logits exist at one time, at most
 };
 
 /// Log-prob of each response, summed over its tokens in double precision. Gradients off.

@@ -53,7 +53,7 @@ struct TrainerOptions {
                                ///< a few passes more over the logits
   ReferenceOptions reference = {};
   bool activation_checkpointing = false;  ///< recompute layers in backward: less memory, more time
-  std::int64_t chunk_tokens = 512;        ///< rows whose logits exist at one time
+  std::int64_t chunk_tokens = 512;        ///< rows whose logits exist at one time, at most
   bool shuffle = true;                    ///< false: every epoch in the order given
   Seed seed = {42};  ///< of the order of pairs: a pure function of it and the epoch; and of adapters' dropout
   CheckpointOptions checkpoint = {};
@@ -80,7 +80,7 @@ void visit_fields(Visitor&& visit, Options& options) {
   visit("token_metrics", options.token_metrics, "entropy, token accuracy and mean logits too");
   visit("reference", options.reference, "reference model");
   visit("activation_checkpointing", options.activation_checkpointing, "recompute activations in backward");
-  visit("chunk_tokens", options.chunk_tokens, "rows whose logits exist at one time");
+  visit("chunk_tokens", options.chunk_tokens, "rows whose logits exist at one time, at most");
   visit("shuffle", options.shuffle, "another order of pairs each epoch");
   visit("seed", options.seed, "order of the pairs");
   visit("checkpoint", options.checkpoint, "checkpoints");
