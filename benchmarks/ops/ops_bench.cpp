@@ -57,7 +57,7 @@ void log_probs_forward(benchmark::State& state) {
   }
 }
 
-// Forward and backward of the sum of `y`, which `compute` makes of inputs with gradients.
+// Forward and backward of what `compute` makes of inputs with gradients.
 template <class Compute>
 void train(benchmark::State& state, const std::vector<at::Tensor>& inputs, double flops, const Compute& compute) {
   at::Tensor grad;

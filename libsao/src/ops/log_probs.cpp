@@ -41,8 +41,8 @@ TokenStatistics empty_statistics(std::int64_t n, const at::TensorOptions& option
           at::empty({n}, options.dtype(at::kBool))};
 }
 
-// One chunk, into rows [begin, begin + rows) of `out`. Plain LibTorch on every device: it is a small part of a chunk's
-// time beside the product with the output matrix.
+// One chunk, into rows [begin, begin + rows) of `out`. Plain LibTorch: it is a small part of a chunk's time beside the
+// product with the output matrix. float32 on the CPU has its statistics from log_probs_by_blocks.
 void statistics_of_rows(const at::Tensor& logits, const at::Tensor& targets, double softcap,
                         const at::Tensor& log_sum_exp, std::int64_t begin, const TokenStatistics& out) {
   const std::int64_t rows = logits.size(0);

@@ -29,10 +29,10 @@ struct TokenStatistics {
 /// log softmax(softcap(hidden . weight^T))[target] of each row, float32 [n] (float64 for float64 inputs).
 /// Shape: hidden [n, H], weight [V, H] of one floating dtype, targets [n] int64. Differentiable in hidden and weight:
 /// backward recomputes each chunk's logits and adds both gradients in the same pass, the weight's in float32.
-/// On the CPU in float32 a row's bits do not depend on the other rows. `statistics` is filled in when given: there at
-/// no cost, elsewhere by a few passes more over each chunk's logits, forward only. Throws InputError for shapes that do
-/// not fit or targets outside the vocabulary. Follows: log_softmax in float32 over soft-capped logits (transformers
-/// Gemma2ForCausalLM).
+/// On the CPU in float32 a row's bits do not depend on the other rows. `statistics` is filled in when given: there from
+/// sums that are made in any case, elsewhere by a few passes more over each chunk's logits, forward only. Throws
+/// InputError for shapes that do not fit or targets outside the vocabulary. Follows: log_softmax in float32 over
+/// soft-capped logits (transformers Gemma2ForCausalLM).
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                      const LogProbsOptions& options = {}, TokenStatistics* statistics = nullptr);
 

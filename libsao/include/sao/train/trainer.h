@@ -50,7 +50,7 @@ struct TrainerOptions {
   bool average_log_probs = false;  ///< the loss sees means over tokens for sums, of policy and reference (NeMo-RL's
                                    ///< preference_average_log_probs); NLL terms and SimPO's kind stay as they are
   bool token_metrics = false;  ///< entropy, mean_token_accuracy, logits/chosen and logits/rejected, as TRL logs them:
-                               ///< a few passes more over the logits
+                               ///< a few passes more over the logits, but for float32 on the CPU
   ReferenceOptions reference = {};
   bool activation_checkpointing = false;  ///< recompute layers in backward: less memory, more time
   std::int64_t chunk_tokens = 512;        ///< rows whose logits exist at one time, at most
