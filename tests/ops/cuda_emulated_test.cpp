@@ -338,20 +338,20 @@ TEST_P(Emulated, PagedDecode) {
     double softcap;
     std::int64_t window;
   };
-  const std::vector<std::int64_t> lengths{1, 17, 255, 256, 257, 600};
+  const std::vector<std::int64_t> lengths{1, 17, 511, 512, 513, 1100};
   for (const Form& c : {Form{2, 2, 16, 0.0, 0}, Form{4, 2, 64, 20.0, 300}, Form{3, 1, 80, 0.0, 100},
-                        Form{4, 1, 128, 0.0, 0}, Form{11, 1, 24, 5.0, 0}, Form{2, 1, 256, 50.0, 257}}) {
+                        Form{4, 1, 128, 0.0, 0}, Form{11, 1, 24, 5.0, 0}, Form{2, 1, 256, 50.0, 590}}) {
     std::int64_t blocks = 0, widest = 0;
     for (const std::int64_t length : lengths) widest = std::max(widest, (length + kCacheBlock - 1) / kCacheBlock);
     at::Tensor tables = at::zeros({static_cast<std::int64_t>(lengths.size()), widest}, at::kInt);
     for (std::size_t s = 0; s < lengths.size(); ++s) {
       for (std::int64_t b = 0; b * kCacheBlock < lengths[s]; ++b) {
-        tables[static_cast<std::int64_t>(s)][b] = static_cast<int>(blocks++ * 5 % 97);
+        tables[static_cast<std::int64_t>(s)][b] = static_cast<int>(blocks++ * 5 % 199);
       }
     }
-    ASSERT_LT(blocks, 97);
-    at::Tensor keys = random({97, c.kv_heads, c.head_dim, kCacheBlock}),
-               values = random({97, c.kv_heads, kCacheBlock, c.head_dim});
+    ASSERT_LT(blocks, 199);
+    at::Tensor keys = random({199, c.kv_heads, c.head_dim, kCacheBlock}),
+               values = random({199, c.kv_heads, kCacheBlock, c.head_dim});
     for (std::size_t s = 0; s < lengths.size(); ++s) {  // what is past the end may be anything
       const std::int64_t last = (lengths[s] - 1) / kCacheBlock, kept = (lengths[s] - 1) % kCacheBlock + 1;
       const std::int64_t block = tables[static_cast<std::int64_t>(s)][last].item<int>();

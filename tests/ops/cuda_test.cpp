@@ -230,7 +230,7 @@ TEST_P(Cuda, PagedAttentionInSteps) {
 
 // One new token a sequence, over several parts of keys, alone and among others.
 TEST_P(Cuda, PagedDecode) {
-  const std::vector<std::int64_t> lengths{1, 17, 256, 257, 1000, 2500};
+  const std::vector<std::int64_t> lengths{1, 17, 512, 513, 1000, 2500};
   const auto count = static_cast<std::int64_t>(lengths.size());
   const AttentionOptions options{.scale = 0.06, .softcap = 50.0, .window = 2000};
   at::Tensor tables = at::zeros({count, 157}, at::kInt);

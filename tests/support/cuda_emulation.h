@@ -89,7 +89,8 @@ struct Fiber {
   State state = State::kRunning;
   Words exchanged[2] = {};  // in turn, so that one barrier an exchange does
   bool turn = false;
-  std::vector<Copy> copies;  // that have started
+  std::vector<Copy> copies;         // that have started
+  std::vector<std::size_t> groups;  // the copies that each has, and those before it
 };
 
 struct Block {
@@ -255,16 +256,42 @@ void start_copy(void* to, const void* from, bool inside) {
   emulation::block->fibers[emulation::block->current].copies.push_back({to, inside ? from : nullptr, kBytes});
 }
 
-inline void wait_for_copies() {
-  std::vector<emulation::Copy>& copies = emulation::block->fibers[emulation::block->current].copies;
-  for (const emulation::Copy& copy : copies) {
+namespace emulation {
+
+inline void finish_copies(Fiber& fiber, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const Copy& copy = fiber.copies[i];
     if (copy.from == nullptr) {
       std::memset(copy.to, 0, copy.bytes);
     } else {
       std::memcpy(copy.to, copy.from, copy.bytes);
     }
   }
-  copies.clear();
+  fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
+}  // namespace emulation
+
+inline void wait_for_copies() {
+  emulation::Fiber& fiber = emulation::block->fibers[emulation::block->current];
+  emulation::finish_copies(fiber, fiber.copies.size());
+  fiber.groups.clear();
+}
+
+inline void commit_copies() {
+  emulation::Fiber& fiber = emulation::block->fibers[emulation::block->current];
+  fiber.groups.push_back(fiber.copies.size());
+}
+
+template <int kGroups>
+void wait_for_copies_but() {
+  emulation::Fiber& fiber = emulation::block->fibers[emulation::block->current];
+  while (fiber.groups.size() > kGroups) {
+    const std::size_t count = fiber.groups.front();
+    emulation::finish_copies(fiber, count);
+    fiber.groups.erase(fiber.groups.begin());
+    for (std::size_t& group : fiber.groups) group -= count;
+  }
 }
 
 inline float fast_exp2(float x) { return std::exp2(x); }
@@ -280,6 +307,7 @@ inline void run_block(Block& b) {
   for (Fiber& fiber : b.fibers) {
     fiber.state = State::kRunning;
     fiber.turn = false;
+    fiber.groups.clear();
     fiber.started = false;
     getcontext(&fiber.start);
     fiber.start.uc_stack.ss_sp = fiber.stack.get();

@@ -108,7 +108,7 @@ struct PagedAttention {
 template <class T>
 void paged_attention(const PagedAttention<T>& arguments, void* stream);
 
-inline constexpr std::int64_t kDecodePart = 256;
+inline constexpr std::int64_t kDecodePart = 512;
 
 /// The rows of sequences that have one new token; the others' are left as they are. Where decodes() allows it: keys and
 /// values are read 16 bytes at a time.

@@ -56,6 +56,15 @@ __device__ void start_copy(void* to, const void* from, bool inside) {
 /// Until this thread's copies have arrived; a barrier makes them visible to the others.
 __device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+/// What this thread has started since the last call of this is a group, of nothing perhaps.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Until all groups of this thread's copies but the last kGroups have arrived.
+template <int kGroups>
+__device__ void wait_for_copies_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
 /// Relative error below 2^-22; denormal numbers are zero.
 __device__ inline float fast_exp2(float x) {
   float y;

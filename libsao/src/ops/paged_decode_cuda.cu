@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // One new token a sequence against the paged cache, at the memory's speed. A block takes the query heads of one
 // key/value head, so that the cache is read once for all of them, and kPartKeys of a sequence's keys; what several
-// blocks found of a sequence is merged after (FlashDecoding: Dao et al. 2023). Parts begin at multiples of kPartKeys:
-// a row's result depends on its own sequence only.
-#include "ops/cuda_device.h"
+// blocks found of a sequence is merged after (FlashDecoding: Dao et al. 2023). Its warps take pages of these keys by
+// turns, each with a softmax of its own so far: a page of keys and one of values are on their way to its shared memory
+// while it computes with those before them, and no warp waits for another one until the end. Parts begin at multiples
+// of kPartKeys: a row's result depends on its own sequence only.
+#include "ops/cuda_mma.h"
 
 namespace sao::ops::cuda {
 namespace {
 
-constexpr int kDecodeThreads = 128, kDecodeWarps = kDecodeThreads / 32;
 constexpr int kDecodePage = static_cast<int>(kAttentionBlock);
 constexpr int kPartKeys = static_cast<int>(kDecodePart);
 static_assert(kPartKeys % kDecodePage == 0);
+// Of a block, so that the pages on their way fit in shared memory.
+template <class T>
+constexpr int kDecodeWarps = sizeof(T) == 2 ? 4 : 2;
 
 // Numbers that a lane reads at one time.
 template <class T>
@@ -54,21 +58,43 @@ __device__ void sum_and_scatter(float (&v)[kCount], int* index) {
   }
 }
 
+template <int kCount>
+__device__ void load_floats(float (&to)[kCount], const float* from) {
+  constexpr int kPack = kCount < 4 ? kCount : 4;
+  SAO_UNROLL
+  for (int i = 0; i < kCount; i += kPack) {
+    const Pack<float, kPack> pack = load<kPack>(from + i);
+    SAO_UNROLL
+    for (int j = 0; j < kPack; ++j) to[i + j] = pack.value[j];
+  }
+}
+
+// What a block has in shared memory.
 template <class T, int kHeads>
 struct DecodeShared {
-  // queries [kHeads][D], weights [kHeads][kPartKeys], totals [kHeads][2], sums [kDecodeWarps][groups of
-  // lanes][kHeads][D]
-  float *queries, *weights, *totals, *sums;
+  static constexpr int kWarps = kDecodeWarps<T>;
+  T* pages;        // [kWarps][2][16 * D]: of keys, of values
+  float* sums;     // [kWarps][groups of lanes][kHeads][D], in the same place, when the pages are done with
+  float* queries;  // [D][kHeads]
+  float* weights;  // [kWarps][16][kHeads]
+  float* totals;   // [kWarps][kHeads][2]: highest score, sum of weights
+  std::int32_t* table;  // of the part
   __device__ explicit DecodeShared(int head_dim) {
-    queries = reinterpret_cast<float*>(dynamic_shared);
-    weights = queries + kHeads * head_dim;
-    totals = weights + kHeads * kPartKeys;
-    sums = totals + kHeads * 2;
+    pages = reinterpret_cast<T*>(dynamic_shared);
+    sums = reinterpret_cast<float*>(dynamic_shared);
+    queries = sums + page_bytes(head_dim) / sizeof(float);
+    weights = queries + head_dim * kHeads;
+    totals = weights + kWarps * kDecodePage * kHeads;
+    table = reinterpret_cast<std::int32_t*>(totals + kWarps * kHeads * 2);
+  }
+  __device__ __host__ static std::size_t page_bytes(int head_dim) {
+    const int copied = 2 * kDecodePage * head_dim * static_cast<int>(sizeof(T));
+    const int summed = lane_groups(head_dim) * kHeads * head_dim * static_cast<int>(sizeof(float));
+    return static_cast<std::size_t>(kWarps) * static_cast<std::size_t>(copied > summed ? copied : summed);
   }
   static std::size_t bytes(std::int64_t head_dim) {
-    const std::int64_t groups = lane_groups(static_cast<int>(head_dim));
-    return sizeof(float) *
-           static_cast<std::size_t>(kHeads * (head_dim + kPartKeys + 2 + kDecodeWarps * groups * head_dim));
+    const std::int64_t floats = kHeads * (head_dim + kWarps * (kDecodePage + 2)) + kPartKeys / kDecodePage;
+    return page_bytes(static_cast<int>(head_dim)) + sizeof(float) * static_cast<std::size_t>(floats);
   }
   // Lanes side by side hold the columns of one key's values; as many groups of them as fit take one key each.
   __device__ __host__ static int lane_groups(int head_dim) {
@@ -79,8 +105,9 @@ struct DecodeShared {
 
 // Block (x, y): query heads kHeads * (x % head groups) .. of key/value head .. of sequence .., keys of part y.
 template <class T, int kHeads>
-__global__ void __launch_bounds__(kDecodeThreads) attend_part(PagedAttention<T> a, int head_groups) {
+__global__ void __launch_bounds__(32 * kDecodeWarps<T>) attend_part(PagedAttention<T> a, int head_groups) {
   constexpr int kNumbers = kVector<T>, kChunks = kDecodePage / kNumbers, kColumnChunks = sizeof(T) == 2 ? 1 : 2;
+  constexpr int kWarps = kDecodeWarps<T>, kThreads = 32 * kWarps;
   const int head_dim = static_cast<int>(a.head_dim), group = static_cast<int>(a.heads / a.kv_heads);
   const int kv_heads = static_cast<int>(a.kv_heads);
   const int head_group = static_cast<int>(blockIdx.x) % head_groups;
@@ -94,24 +121,63 @@ __global__ void __launch_bounds__(kDecodeThreads) attend_part(PagedAttention<T> 
   const int pages = (end - begin + kDecodePage - 1) / kDecodePage;
   const int head0 = kv_head * group + head_group * kHeads, heads = min(kHeads, group - head_group * kHeads);
   const DecodeShared<T, kHeads> shared(head_dim);
-  const std::int32_t* table = a.tables + sequence * a.table_stride + begin / kDecodePage;
-  const auto page_of = [&](const T* cache, int page) {
-    return cache + (static_cast<std::int64_t>(table[page]) * kv_heads + kv_head) * head_dim * kDecodePage;
-  };
+  const int page_size = kDecodePage * head_dim;
+  T* const key_page = shared.pages + warp() * 2 * page_size;
+  T* const value_page = key_page + page_size;
 
-  for (int i = static_cast<int>(threadIdx.x); i < kHeads * head_dim; i += kDecodeThreads) {
+  // This warp's pages: first_page + warp(), kWarps further each.
+  for (int page = first_page + warp() + lane() * kWarps; page < pages; page += 32 * kWarps) {
+    shared.table[page] = a.tables[sequence * a.table_stride + begin / kDecodePage + page];
+  }
+  __syncwarp();
+  const auto start_page = [&](T* to, const T* cache, int page, bool values) {
+    if (page < pages) {
+      const T* from = cache + (static_cast<std::int64_t>(shared.table[page]) * kv_heads + kv_head) * page_size;
+      const int first = begin + page * kDecodePage;
+      const bool whole = !values || (first >= seen.first && first + kDecodePage <= end);
+      SAO_UNROLL_BY(4)
+      for (int i = lane() * kNumbers; i < page_size; i += 32 * kNumbers) {
+        bool inside = true;
+        if (!whole) {  // what is past the end may be anything, also NaN
+          const int key = first + i / head_dim;
+          inside = key >= seen.first && key < end;
+        }
+        start_copy<16>(to + i, from + i, inside);
+      }
+    }
+    commit_copies();
+  };
+  start_page(key_page, a.keys, first_page + warp(), false);
+  start_page(value_page, a.values, first_page + warp(), true);
+
+  for (int i = static_cast<int>(threadIdx.x); i < kHeads * head_dim; i += kThreads) {
     const int head = i / head_dim, d = i % head_dim;
     const T* q = a.q.data + seen.row * a.q.token_stride + (head0 + head) * a.q.head_stride;
-    shared.queries[i] = head < heads ? to_float(q[d]) * a.scale : 0.0f;
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < kHeads * kPartKeys; i += kDecodeThreads) {
-    shared.weights[i] = -kInfinity;
+    shared.queries[d * kHeads + head] = head < heads ? to_float(q[d]) * a.scale : 0.0f;
   }
   __syncthreads();
 
-  // Scores. A page of keys is [D][16]: lane l reads keys kNumbers * (l % kChunks) .. of column l / kChunks, and so on.
-  for (int page = first_page + warp(); page < pages; page += kDecodeWarps) {
-    const T* keys = page_of(a.keys, page) + lane() % kChunks * kNumbers;
+  // A group of lanes takes a key's values, a lane kNumbers columns of them.
+  const int lanes = min(32, head_dim / kNumbers), groups = DecodeShared<T, kHeads>::lane_groups(head_dim);
+  const int lane_group = lane() / lanes, column = lane() % lanes * kNumbers;
+  float* const weights = shared.weights + warp() * kDecodePage * kHeads;
+  float highest[kHeads], total[kHeads], sums[kHeads][kColumnChunks][kNumbers];
+  SAO_UNROLL
+  for (int h = 0; h < kHeads; ++h) {
+    highest[h] = -kInfinity;
+    total[h] = 0.0f;
+    SAO_UNROLL
+    for (int c = 0; c < kColumnChunks; ++c) {
+      SAO_UNROLL
+      for (int i = 0; i < kNumbers; ++i) sums[h][c][i] = 0.0f;
+    }
+  }
+
+  for (int page = first_page + warp(); page < pages; page += kWarps) {
+    // Scores. A page of keys is [D][16]: lane l reads keys kNumbers * (l % kChunks) .. of column l / kChunks, and so
+    // on.
+    wait_for_copies_but<1>();
+    __syncwarp();
     float products[kHeads][kNumbers];
     SAO_UNROLL
     for (int h = 0; h < kHeads; ++h) {
@@ -120,113 +186,116 @@ __global__ void __launch_bounds__(kDecodeThreads) attend_part(PagedAttention<T> 
     }
     SAO_UNROLL_BY(8)
     for (int d = lane() / kChunks; d < head_dim; d += 32 / kChunks) {
-      const Pack<T, kNumbers> key = load<kNumbers>(keys + d * kDecodePage);
+      const Pack<T, kNumbers> key = load<kNumbers>(key_page + d * kDecodePage + lane() % kChunks * kNumbers);
+      float q[kHeads];
+      load_floats(q, shared.queries + d * kHeads);
       SAO_UNROLL
       for (int h = 0; h < kHeads; ++h) {
-        const float q = shared.queries[h * head_dim + d];
         SAO_UNROLL
-        for (int i = 0; i < kNumbers; ++i) products[h][i] = fmaf(q, to_float(key.value[i]), products[h][i]);
+        for (int i = 0; i < kNumbers; ++i) products[h][i] = fmaf(q[h], to_float(key.value[i]), products[h][i]);
       }
     }
+    __syncwarp();
+    start_page(key_page, a.keys, page + kWarps, false);
+
     SAO_UNROLL
     for (int h = 0; h < kHeads; ++h) {
-      int key = page * kDecodePage + lane() % kChunks * kNumbers;
+      int key = lane() % kChunks * kNumbers;
       sum_and_scatter<kNumbers, kChunks>(products[h], &key);
-      const bool visible = begin + key >= seen.first && begin + key < end;
-      // Lanes that hold the same number write the same.
-      shared.weights[h * kPartKeys + key] = visible ? soft_capped(products[h][0], a.softcap) : -kInfinity;
-    }
-  }
-  __syncthreads();
-
-  // Weights: warp w takes the heads w, w + kDecodeWarps, ..
-  for (int h = warp(); h < heads; h += kDecodeWarps) {
-    float* weights = shared.weights + h * kPartKeys;
-    float highest = -kInfinity;
-    for (int i = lane(); i < kPartKeys; i += 32) highest = fmaxf(highest, weights[i]);
-    highest = maximum_over<32>(highest);
-    float sum = 0.0f;
-    for (int i = lane(); i < kPartKeys; i += 32) {
-      const float weight = expf(weights[i] - highest);
-      weights[i] = weight;
-      sum += weight;
-    }
-    sum = sum_over<32>(sum);
-    if (lane() == 0) {
-      shared.totals[2 * h] = highest;
-      shared.totals[2 * h + 1] = sum;
-    }
-  }
-  __syncthreads();
-
-  // Values [16][D]. A group of lanes takes a key, a lane kNumbers columns of it.
-  const int lanes = min(32, head_dim / kNumbers), groups = DecodeShared<T, kHeads>::lane_groups(head_dim);
-  const int lane_group = lane() / lanes, column = lane() % lanes * kNumbers;
-  float sums[kHeads][kColumnChunks][kNumbers];
-  SAO_UNROLL
-  for (int h = 0; h < kHeads; ++h) {
-    SAO_UNROLL
-    for (int c = 0; c < kColumnChunks; ++c) {
+      const int position = begin + page * kDecodePage + key;
+      const bool visible = position >= seen.first && position < end;
+      const float score = visible ? soft_capped(products[h][0], a.softcap) : -kInfinity;
+      const float before = highest[h];
+      highest[h] = fmaxf(before, maximum_over<32>(score));
+      const float weight = expf(score - highest[h]), shrink = expf(before - highest[h]);
+      weights[key * kHeads + h] = weight;  // lanes that hold the same key write the same
+      total[h] = fmaf(total[h], shrink, weight);
       SAO_UNROLL
-      for (int i = 0; i < kNumbers; ++i) sums[h][c][i] = 0.0f;
+      for (int c = 0; c < kColumnChunks; ++c) {
+        SAO_UNROLL
+        for (int i = 0; i < kNumbers; ++i) sums[h][c][i] *= shrink;
+      }
     }
-  }
-  if (lane_group < groups) {
-    for (int page = first_page + warp(); page < pages; page += kDecodeWarps) {
-      const T* values = page_of(a.values, page);
-      const int page_begin = begin + page * kDecodePage, last = end - page_begin;
+
+    // Values [16][D].
+    wait_for_copies_but<1>();
+    __syncwarp();
+    if (lane_group < groups) {
       SAO_UNROLL_BY(8)
       for (int key = lane_group; key < kDecodePage; key += groups) {
-        if (key >= last || page_begin + key < seen.first) continue;  // what is there may be anything
+        float weight[kHeads];
+        load_floats(weight, weights + key * kHeads);
         SAO_UNROLL
         for (int c = 0; c < kColumnChunks; ++c) {
           const int d = column + c * 32 * kNumbers;
           if (c > 0 && d >= head_dim) break;
-          const Pack<T, kNumbers> value = load<kNumbers>(values + key * head_dim + d);
+          const Pack<T, kNumbers> value = load<kNumbers>(value_page + key * head_dim + d);
           SAO_UNROLL
           for (int h = 0; h < kHeads; ++h) {
-            const float weight = shared.weights[h * kPartKeys + page * kDecodePage + key];
             SAO_UNROLL
             for (int i = 0; i < kNumbers; ++i) {
-              sums[h][c][i] = fmaf(weight, to_float(value.value[i]), sums[h][c][i]);
+              sums[h][c][i] = fmaf(weight[h], to_float(value.value[i]), sums[h][c][i]);
             }
           }
         }
       }
     }
+    __syncwarp();
+    start_page(value_page, a.values, page + kWarps, true);
+  }
+
+  __syncthreads();  // the sums go where pages were
+  SAO_UNROLL
+  for (int h = 0; h < kHeads; ++h) {
+    const float sum = sum_over<32>(total[h]) * (kDecodePage / 32.0f);  // each key's weight is in several lanes
+    if (lane() == 0) {
+      shared.totals[(warp() * kHeads + h) * 2] = highest[h];
+      shared.totals[(warp() * kHeads + h) * 2 + 1] = sum;
+    }
+    if (lane_group >= groups) continue;
+    float* to = shared.sums + ((warp() * groups + lane_group) * kHeads + h) * head_dim;
     SAO_UNROLL
-    for (int h = 0; h < kHeads; ++h) {
-      float* to = shared.sums + ((warp() * groups + lane_group) * kHeads + h) * head_dim;
+    for (int c = 0; c < kColumnChunks; ++c) {
+      const int d = column + c * 32 * kNumbers;
+      if (c > 0 && d >= head_dim) break;
       SAO_UNROLL
-      for (int c = 0; c < kColumnChunks; ++c) {
-        const int d = column + c * 32 * kNumbers;
-        if (c > 0 && d >= head_dim) break;
-        SAO_UNROLL
-        for (int i = 0; i < kNumbers; ++i) to[d + i] = sums[h][c][i];
-      }
+      for (int i = 0; i < kNumbers; ++i) to[d + i] = sums[h][c][i];
     }
   }
   __syncthreads();
 
   const bool alone = seen.first / kPartKeys == (seen.length - 1) / kPartKeys;
-  for (int i = static_cast<int>(threadIdx.x); i < heads * head_dim; i += kDecodeThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < heads * head_dim; i += kThreads) {
     const int h = i / head_dim, d = i % head_dim;
-    float sum = 0.0f;
-    for (int from = 0; from < kDecodeWarps * groups; ++from) sum += shared.sums[(from * kHeads + h) * head_dim + d];
+    float top = -kInfinity, whole = 0.0f, sum = 0.0f;
+    SAO_UNROLL
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, shared.totals[(w * kHeads + h) * 2]);
+    for (int w = 0; w < kWarps; ++w) {
+      const float* of_warp = shared.totals + (w * kHeads + h) * 2;
+      const float shrink = expf(of_warp[0] - top);
+      whole = fmaf(of_warp[1], shrink, whole);
+      for (int g = 0; g < groups; ++g) {
+        sum = fmaf(shared.sums[((w * groups + g) * kHeads + h) * head_dim + d], shrink, sum);
+      }
+    }
     const std::int64_t head = head0 + h;
     if (alone) {
-      a.out[(seen.row * a.heads + head) * head_dim + d] = from_float<T>(sum / shared.totals[2 * h + 1]);
+      a.out[(seen.row * a.heads + head) * head_dim + d] = from_float<T>(sum / whole);
     } else {
       float* to = a.parts + ((sequence * a.heads + head) * a.part_count + part) * (head_dim + 2);
       to[2 + d] = sum;
-      if (d < 2) to[d] = shared.totals[2 * h + d];
+      if (d == 0) {
+        to[0] = top;
+        to[1] = whole;
+      }
     }
   }
 }
 
 // One block: the parts of one head of one sequence.
+constexpr int kMergeThreads = 128;
 template <class T>
-__global__ void __launch_bounds__(kDecodeThreads) merge_parts(PagedAttention<T> a) {
+__global__ void __launch_bounds__(kMergeThreads) merge_parts(PagedAttention<T> a) {
   const int sequence = static_cast<int>(blockIdx.x / a.heads), head = static_cast<int>(blockIdx.x % a.heads);
   const int head_dim = static_cast<int>(a.head_dim);
   const DecodeSeen seen = seen_by(a, sequence);
@@ -237,7 +306,7 @@ __global__ void __launch_bounds__(kDecodeThreads) merge_parts(PagedAttention<T> 
   float highest = -kInfinity, total = 0.0f;
   for (int p = first; p <= last; ++p) highest = fmaxf(highest, parts[p * stride]);
   for (int p = first; p <= last; ++p) total = fmaf(parts[p * stride + 1], expf(parts[p * stride] - highest), total);
-  for (int d = static_cast<int>(threadIdx.x); d < head_dim; d += kDecodeThreads) {
+  for (int d = static_cast<int>(threadIdx.x); d < head_dim; d += kMergeThreads) {
     float sum = 0.0f;
     for (int p = first; p <= last; ++p) {
       sum = fmaf(parts[p * stride + 2 + d], expf(parts[p * stride] - highest), sum);
@@ -249,9 +318,9 @@ __global__ void __launch_bounds__(kDecodeThreads) merge_parts(PagedAttention<T> 
 template <class T, int kHeads>
 void run_decode(const PagedAttention<T>& a, void* stream) {
   const std::int64_t head_groups = (a.heads / a.kv_heads + kHeads - 1) / kHeads;
-  launch<kDecodeThreads>(attend_part<T, kHeads>, a.sequences * a.kv_heads * head_groups, a.part_count,
+  launch<32 * kDecodeWarps<T>>(attend_part<T, kHeads>, a.sequences * a.kv_heads * head_groups, a.part_count,
                          DecodeShared<T, kHeads>::bytes(a.head_dim), stream, a, static_cast<int>(head_groups));
-  if (a.part_count > 1) launch<kDecodeThreads>(merge_parts<T>, a.sequences * a.heads, 1, 0, stream, a);
+  if (a.part_count > 1) launch<kMergeThreads>(merge_parts<T>, a.sequences * a.heads, 1, 0, stream, a);
 }
 
 }  // namespace
