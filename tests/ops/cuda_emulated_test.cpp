@@ -107,25 +107,28 @@ TEST_P(Emulated, RmsNormOfManyRowsAndOfRowsWiderThanSharedMemory) {
 }
 
 TEST_P(Emulated, Rotary) {
-  const at::Tensor joined = random({6, 5 * 24}), positions = at::randint(50, {6}, at::kLong);
-  const at::Tensor x = joined.narrow(1, 24, 3 * 24).view({6, 3, 24});  // rows apart, as after a joint projection
-  const at::Tensor angles = at::rand({50, 12}) * 6.0, c = at::cos(angles), s = at::sin(angles);
-  const at::Tensor y = table().rotary(x, positions, c, s, 1.0f);
-  const at::Tensor expected = reference::rotary(x, positions, c, s);
-  if (dtype() == at::kBFloat16) {
-    EXPECT_TRUE(testing::identical(y, expected));
-  } else {
-    EXPECT_TRUE(close(y, expected, 1e-6));
+  for (const std::int64_t head_dim : {24, 80}) {
+    const at::Tensor joined = random({6, 5 * head_dim}), positions = at::randint(50, {6}, at::kLong);
+    // Rows apart, as after a joint projection.
+    const at::Tensor x = joined.narrow(1, head_dim, 3 * head_dim).view({6, 3, head_dim});
+    const at::Tensor angles = at::rand({50, head_dim / 2}) * 6.0, c = at::cos(angles), s = at::sin(angles);
+    const at::Tensor y = table().rotary(x, positions, c, s, 1.0f);
+    const at::Tensor expected = reference::rotary(x, positions, c, s);
+    if (dtype() == at::kBFloat16) {
+      EXPECT_TRUE(testing::identical(y, expected));
+    } else {
+      EXPECT_TRUE(close(y, expected, 1e-6));
+    }
+    const at::Tensor leaf = x.detach().clone().requires_grad_(true), grad = random({6, 3, head_dim});
+    const at::Tensor e = gradients(reference::rotary(leaf, positions, c, s), {leaf}, grad)[0];
+    EXPECT_TRUE(close(table().rotary(grad, positions, c, s, -1.0f), e, dtype() == at::kFloat ? 1e-6 : 0.0));
   }
-  const at::Tensor leaf = x.detach().clone().requires_grad_(true), grad = random({6, 3, 24});
-  const at::Tensor e = gradients(reference::rotary(leaf, positions, c, s), {leaf}, grad)[0];
-  EXPECT_TRUE(close(table().rotary(grad, positions, c, s, -1.0f), e, dtype() == at::kFloat ? 1e-6 : 0.0));
 }
 
 TEST_P(Emulated, GatedActivation) {
   for (const Gate kind : {Gate::kGeluTanh, Gate::kSilu}) {
-    for (const std::int64_t width : {45, 1100}) {
-      const at::Tensor joined = random({3, 2 * width + 1}, 3.0);
+    for (const std::int64_t width : {45, 1100, 2056}) {
+      const at::Tensor joined = random({3, 2 * width + (width == 45 ? 1 : 0)}, 3.0);
       const at::Tensor gate = joined.narrow(1, 0, width), up = joined.narrow(1, width, width),
                        grad = random({3, width});
       const at::Tensor gw = wide_leaf(gate), uw = wide_leaf(up), expected = reference::gated_activation(gw, uw, kind);
@@ -478,7 +481,7 @@ TEST_P(Emulated, Draws) {
                                        {.temperature = 1.7, .top_k = 20, .top_p = 0.9, .min_p = 0.05},
                                        {.top_k = 1},
                                        {.top_p = 1e-4}};
-  for (const std::int64_t width : {1, 5, 300, 4099}) {
+  for (const std::int64_t width : {1, 5, 300, 4099, 16392}) {
     const double softcap = width == 300 ? 4.0 : 0.0;
     at::Tensor raw = at::randn({3, width}) * 3.0;
     raw[1] = at::round(raw[1]);  // equals

@@ -94,10 +94,38 @@ __device__ void store(T* to, const Pack<T, kPack>& pack) {
   *reinterpret_cast<Pack<T, kPack>*>(to) = pack;
 }
 
-/// True where packs of four can be read at p and at every multiple of `stride` after it.
+/// Numbers in 16 bytes, the most that a thread reads or writes at one time.
+template <class T>
+constexpr int kVector = 16 / static_cast<int>(sizeof(T));
+
+/// True where packs of kPack can be read at p and at every multiple of `stride` after it.
+template <int kPack, class T>
+bool in_packs(const T* p, std::int64_t stride) {
+  return reinterpret_cast<std::uintptr_t>(p) % (kPack * sizeof(T)) == 0 && stride % kPack == 0;
+}
 template <class T>
 bool packs_of_four(const T* p, std::int64_t stride) {
-  return reinterpret_cast<std::uintptr_t>(p) % (4 * sizeof(T)) == 0 && stride % 4 == 0;
+  return in_packs<4>(p, stride);
+}
+
+/// kPack numbers of each half of a head, turned by an angle each and rounded where the twin rounds.
+template <class T, int kPack>
+struct Halves {
+  Pack<T, kPack> low, high;
+};
+template <int kPack, class T>
+__device__ Halves<T, kPack> turned(const T* from, int half, const float* cosines, const float* sines, float sign) {
+  const Pack<T, kPack> a = load<kPack>(from), b = load<kPack>(from + half);
+  const Pack<float, kPack> c = load<kPack>(cosines), s = load<kPack>(sines);
+  Halves<T, kPack> out;
+  SAO_UNROLL
+  for (int e = 0; e < kPack; ++e) {
+    const float x = to_float(a.value[e]), y = to_float(b.value[e]);
+    const float cosine = rounded<T>(c.value[e]), sine = sign * rounded<T>(s.value[e]);
+    out.low.value[e] = from_float<T>(rounded<T>(x * cosine) - rounded<T>(y * sine));
+    out.high.value[e] = from_float<T>(rounded<T>(y * cosine) + rounded<T>(x * sine));
+  }
+  return out;
 }
 
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }

@@ -25,35 +25,36 @@ __global__ void __launch_bounds__(kThreads) append_tokens(int kv_heads, int head
 }
 
 // One block a token.
-template <class T>
+template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads) rotate_and_append(RotaryAppend<T> a) {
   const std::int64_t token = blockIdx.x, slot = a.slots[token], block = slot / kPageKeys, offset = slot % kPageKeys;
   const int heads = static_cast<int>(a.heads), kv_heads = static_cast<int>(a.kv_heads);
-  const int head_dim = static_cast<int>(a.head_dim), half = head_dim / 2;
-  const float* cosines = a.cosines + a.positions[token] * half;
-  const float* sines = a.sines + a.positions[token] * half;
-  for (int i = static_cast<int>(threadIdx.x); i < (heads + kv_heads) * half; i += kThreads) {
-    const int head = i / half, d = i % half, kv_head = head - heads;
+  const int head_dim = static_cast<int>(a.head_dim), half = head_dim / 2, packs = half / kPack;
+  const std::int64_t angles = a.positions[token] * half;
+  const int to_turn = (heads + kv_heads) * packs, to_copy = kv_heads * 2 * packs;
+  for (int i = static_cast<int>(threadIdx.x); i < to_turn + to_copy; i += kThreads) {
+    if (i >= to_turn) {
+      const int head = (i - to_turn) / (2 * packs), d = (i - to_turn) % (2 * packs) * kPack;
+      store<kPack>(a.values + ((block * kv_heads + head) * kPageKeys + offset) * head_dim + d,
+                   load<kPack>(a.v.data + token * a.v.token_stride + head * a.v.head_stride + d));
+      continue;
+    }
+    const int head = i / packs, d = i % packs * kPack, kv_head = head - heads;
     const HeadRows<T>& rows = kv_head < 0 ? a.q : a.k;
     const T* from = rows.data + token * rows.token_stride + (kv_head < 0 ? head : kv_head) * rows.head_stride + d;
-    const float x = to_float(from[0]), y = to_float(from[half]);
-    const float cosine = rounded<T>(cosines[d]), sine = rounded<T>(sines[d]);
-    const T low = from_float<T>(rounded<T>(x * cosine) - rounded<T>(y * sine));
-    const T high = from_float<T>(rounded<T>(y * cosine) + rounded<T>(x * sine));
+    const Halves<T, kPack> out = turned<kPack>(from, half, a.cosines + angles + d, a.sines + angles + d, 1.0f);
     if (kv_head < 0) {
       T* to = a.q_out + (token * heads + head) * head_dim + d;
-      to[0] = low;
-      to[half] = high;
+      store<kPack>(to, out.low);
+      store<kPack>(to + half, out.high);
     } else {
       T* to = a.keys + ((block * kv_heads + kv_head) * head_dim + d) * kPageKeys + offset;
-      to[0] = low;
-      to[half * kPageKeys] = high;
+      SAO_UNROLL
+      for (int e = 0; e < kPack; ++e) {
+        to[e * kPageKeys] = out.low.value[e];
+        to[(half + e) * kPageKeys] = out.high.value[e];
+      }
     }
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < kv_heads * head_dim; i += kThreads) {
-    const int head = i / head_dim, d = i % head_dim;
-    a.values[((block * kv_heads + head) * kPageKeys + offset) * head_dim + d] =
-        a.v.data[token * a.v.token_stride + head * a.v.head_stride + d];
   }
 }
 
@@ -221,8 +222,15 @@ void gather_pages(std::int64_t pages, std::int64_t kv_heads, std::int64_t head_d
 }
 
 template <class T>
-void rotary_append(const RotaryAppend<T>& arguments, void* stream) {
-  launch(rotate_and_append<T>, arguments.tokens, 1, 0, stream, arguments);
+void rotary_append(const RotaryAppend<T>& a, void* stream) {
+  constexpr int kPack = kVector<T>;
+  const auto rows_in_packs = [](const HeadRows<T>& rows) {
+    return in_packs<kPack>(rows.data, rows.token_stride) && rows.head_stride % kPack == 0;
+  };
+  const bool packs = a.head_dim % (2 * kPack) == 0 && rows_in_packs(a.q) && rows_in_packs(a.k) && rows_in_packs(a.v) &&
+                     in_packs<kPack>(a.cosines, 0) && in_packs<kPack>(a.sines, 0) && in_packs<kPack>(a.q_out, 0) &&
+                     in_packs<kPack>(a.values, 0);
+  launch(packs ? rotate_and_append<T, kPack> : rotate_and_append<T, 1>, a.tokens, 1, 0, stream, a);
 }
 
 template <class T>

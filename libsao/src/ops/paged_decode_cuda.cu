@@ -17,10 +17,6 @@ static_assert(kPartKeys % kDecodePage == 0);
 template <class T>
 constexpr int kDecodeWarps = sizeof(T) == 2 ? 4 : 2;
 
-// Numbers that a lane reads at one time.
-template <class T>
-constexpr int kVector = 16 / static_cast<int>(sizeof(T));
-
 // The token of a sequence that decodes: its row, and the keys it sees.
 struct DecodeSeen {
   std::int64_t row;
@@ -73,11 +69,11 @@ __device__ void load_floats(float (&to)[kCount], const float* from) {
 template <class T, int kHeads>
 struct DecodeShared {
   static constexpr int kWarps = kDecodeWarps<T>;
-  T* pages;        // [kWarps][2][16 * D]: of keys, of values
-  float* sums;     // [kWarps][groups of lanes][kHeads][D], in the same place, when the pages are done with
-  float* queries;  // [D][kHeads]
-  float* weights;  // [kWarps][16][kHeads]
-  float* totals;   // [kWarps][kHeads][2]: highest score, sum of weights
+  T* pages;             // [kWarps][2][16 * D]: of keys, of values
+  float* sums;          // [kWarps][groups of lanes][kHeads][D], in the same place, when the pages are done with
+  float* queries;       // [D][kHeads]
+  float* weights;       // [kWarps][16][kHeads]
+  float* totals;        // [kWarps][kHeads][2]: highest score, sum of weights
   std::int32_t* table;  // of the part
   __device__ explicit DecodeShared(int head_dim) {
     pages = reinterpret_cast<T*>(dynamic_shared);
@@ -319,7 +315,7 @@ template <class T, int kHeads>
 void run_decode(const PagedAttention<T>& a, void* stream) {
   const std::int64_t head_groups = (a.heads / a.kv_heads + kHeads - 1) / kHeads;
   launch<32 * kDecodeWarps<T>>(attend_part<T, kHeads>, a.sequences * a.kv_heads * head_groups, a.part_count,
-                         DecodeShared<T, kHeads>::bytes(a.head_dim), stream, a, static_cast<int>(head_groups));
+                               DecodeShared<T, kHeads>::bytes(a.head_dim), stream, a, static_cast<int>(head_groups));
   if (a.part_count > 1) launch<kMergeThreads>(merge_parts<T>, a.sequences * a.heads, 1, 0, stream, a);
 }
 

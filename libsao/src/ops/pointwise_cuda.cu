@@ -116,22 +116,20 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block a token.
-template <class T>
+template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads)
     rotate(int heads, int head_dim, const T* x, std::int64_t x_stride, const std::int64_t* positions,
            const float* cosines, const float* sines, float sign, T* y) {
   const std::int64_t token = blockIdx.x;
-  const int half = head_dim / 2;
+  const int half = head_dim / 2, packs = half / kPack;
   const T* from = x + token * x_stride;
   T* to = y + token * heads * head_dim;
-  const float* c = cosines + positions[token] * half;
-  const float* s = sines + positions[token] * half;
-  for (int i = static_cast<int>(threadIdx.x); i < heads * half; i += kThreads) {
-    const int d = i % half, at = i / half * head_dim + d;
-    const float a = to_float(from[at]), b = to_float(from[at + half]);
-    const float cosine = rounded<T>(c[d]), sine = sign * rounded<T>(s[d]);
-    to[at] = from_float<T>(rounded<T>(a * cosine) - rounded<T>(b * sine));
-    to[at + half] = from_float<T>(rounded<T>(b * cosine) + rounded<T>(a * sine));
+  const std::int64_t angles = positions[token] * half;
+  for (int i = static_cast<int>(threadIdx.x); i < heads * packs; i += kThreads) {
+    const int d = i % packs * kPack, at = i / packs * head_dim + d;
+    const Halves<T, kPack> out = turned<kPack>(from + at, half, cosines + angles + d, sines + angles + d, sign);
+    store<kPack>(to + at, out.low);
+    store<kPack>(to + at + half, out.high);
   }
 }
 
@@ -242,26 +240,31 @@ void rms_norm_backward(std::int64_t rows, std::int64_t width, std::int64_t parts
 template <class T>
 void rotary(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim, const T* x, std::int64_t x_stride,
             const std::int64_t* positions, const float* cosines, const float* sines, float sign, T* y, void* stream) {
-  launch(rotate<T>, tokens, 1, 0, stream, static_cast<int>(heads), static_cast<int>(head_dim), x, x_stride, positions,
-         cosines, sines, sign, y);
+  constexpr int kPack = kVector<T>;
+  const bool packs = head_dim % (2 * kPack) == 0 && in_packs<kPack>(x, x_stride) && in_packs<kPack>(y, 0) &&
+                     in_packs<kPack>(cosines, 0) && in_packs<kPack>(sines, 0);
+  launch(packs ? rotate<T, kPack> : rotate<T, 1>, tokens, 1, 0, stream, static_cast<int>(heads),
+         static_cast<int>(head_dim), x, x_stride, positions, cosines, sines, sign, y);
 }
 
 template <class T>
 void gated_activation(GateKind kind, std::int64_t rows, std::int64_t width, const T* gate, std::int64_t gate_stride,
                       const T* up, std::int64_t up_stride, T* y, void* stream) {
-  const bool four = packs_of_four(gate, gate_stride) && packs_of_four(up, up_stride) && packs_of_four(y, width);
-  const std::int64_t blocks = blocks_for(width, four ? 4 : 1);
-  launch(four ? gate_rows<T, 4> : gate_rows<T, 1>, rows * blocks, 1, 0, stream, kind, static_cast<int>(blocks), width,
-         gate, gate_stride, up, up_stride, y);
+  constexpr int kPack = kVector<T>;
+  const bool packs = in_packs<kPack>(gate, gate_stride) && in_packs<kPack>(up, up_stride) && in_packs<kPack>(y, width);
+  const std::int64_t blocks = blocks_for(width, packs ? kPack : 1);
+  launch(packs ? gate_rows<T, kPack> : gate_rows<T, 1>, rows * blocks, 1, 0, stream, kind, static_cast<int>(blocks),
+         width, gate, gate_stride, up, up_stride, y);
 }
 
 template <class T>
 void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate, const T* up, const T* y_grad,
                                T* gate_grad, T* up_grad, void* stream) {
-  const bool four = packs_of_four(gate, count) && packs_of_four(up, 0) && packs_of_four(y_grad, 0) &&
-                    packs_of_four(gate_grad, 0) && packs_of_four(up_grad, 0);
-  launch(four ? gate_backward<T, 4> : gate_backward<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, kind, count,
-         gate, up, y_grad, gate_grad, up_grad);
+  constexpr int kPack = kVector<T>;
+  const bool packs = in_packs<kPack>(gate, count) && in_packs<kPack>(up, 0) && in_packs<kPack>(y_grad, 0) &&
+                     in_packs<kPack>(gate_grad, 0) && in_packs<kPack>(up_grad, 0);
+  launch(packs ? gate_backward<T, kPack> : gate_backward<T, 1>, blocks_for(count, packs ? kPack : 1), 1, 0, stream,
+         kind, count, gate, up, y_grad, gate_grad, up_grad);
 }
 
 template <class T>

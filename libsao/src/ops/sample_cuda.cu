@@ -11,7 +11,7 @@ constexpr int kDrawThreads = 512;
 constexpr int kDrawWarps = kDrawThreads / 32;
 constexpr int kMostTiles = 1024;  // a warp sums the ids of a tile
 constexpr int kLeastPerLane = 8;  // ids of a tile that a lane takes, side by side
-constexpr int kDrawPack = 4;
+constexpr int kTilesAhead = 4;    // of a warp that are asked for at one time
 constexpr int kBuckets = 2048;
 constexpr double kMassUnit = 1099511627776.0;  // 2^40: masses are whole multiples of 2^-40 of the largest weight
 
@@ -144,7 +144,7 @@ template <class T>
 __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
   __shared__ double scratch[kDrawThreads];
   __shared__ double tile_sums[kMostTiles], tile_equals[kMostTiles];
-  __shared__ double found[4];  // handed from one thread to the others
+  __shared__ double found[2];  // handed from one thread to the others
   unsigned long long* buckets = reinterpret_cast<unsigned long long*>(dynamic_shared);
   const int width = static_cast<int>(a.width), thread = static_cast<int>(threadIdx.x);
   const double* draw = a.draws + 2 * static_cast<std::int64_t>(blockIdx.x);
@@ -163,22 +163,43 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
   // Calls use(id, number) for this lane's ids of a tile, as they are in memory.
   const auto visit = [&](int tile, const auto& use) {
     const int id = first_id(tile);
-    if (a.in_packs && id + per_lane <= width) {
-      for (int i = 0; i < per_lane; i += kDrawPack) {
-        const Pack<T, kDrawPack> pack = load<kDrawPack>(row.logits + id + i);
-        SAO_UNROLL
-        for (int e = 0; e < kDrawPack; ++e) use(id + i + e, pack.value[e]);
-      }
-      return;
-    }
     for (int i = 0; i < per_lane && id + i < width; ++i) use(id + i, row.logits[id + i]);
+  };
+  // Calls body(tile, of_tile) for this warp's tiles in their order; of_tile(use) is visit(tile, use).
+  const auto visit_all = [&](const auto& body) {
+    for (int tile = warp(); tile < tiles; tile += kTilesAhead * kDrawWarps) {
+      const int last = tile + (kTilesAhead - 1) * kDrawWarps;
+      if (a.in_packs && per_lane == kLeastPerLane && (last + 1) * tile_ids <= width) {
+        constexpr int kPack = kVector<T>;
+        Pack<T, kPack> packs[kTilesAhead][kLeastPerLane / kPack];
+        SAO_UNROLL
+        for (int j = 0; j < kTilesAhead; ++j) {
+          SAO_UNROLL
+          for (int i = 0; i < kLeastPerLane / kPack; ++i) {
+            packs[j][i] = load<kPack>(row.logits + first_id(tile + j * kDrawWarps) + i * kPack);
+          }
+        }
+        SAO_UNROLL
+        for (int j = 0; j < kTilesAhead; ++j) {
+          const int id = first_id(tile + j * kDrawWarps);
+          body(tile + j * kDrawWarps, [&](const auto& use) {
+            SAO_UNROLL
+            for (int i = 0; i < kLeastPerLane; ++i) use(id + i, packs[j][i / kPack].value[i % kPack]);
+          });
+        }
+        continue;
+      }
+      for (int t = tile; t < tiles && t <= last; t += kDrawWarps) {
+        body(t, [&](const auto& use) { visit(t, use); });
+      }
+    }
   };
 
   // The largest, where it stands first, and whether all is fine.
   int best = width;
   bool fine = true;
-  for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
-    visit(tile, [&](int id, T number) {
+  visit_all([&](int, const auto& of_tile) {
+    of_tile([&](int id, T number) {
       const float z = to_float(number);  // what is the largest stays so under a cap
       fine = fine && z < kInfinity;      // a NaN is not
       if (z > row.largest) {
@@ -186,7 +207,7 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
         best = id;
       }
     });
-  }
+  });
   const float largest = static_cast<float>(
       over_block(fine ? row.largest : kInfinity, scratch, [](double p, double q) { return p > q ? p : q; }));
   if (!(largest < kInfinity && largest > -kInfinity)) {
@@ -205,11 +226,11 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
   const bool plain = !a.given && !a.greedy && !filters && a.inverse_temperature == 1.0f;
   if (!plain) {  // else the sum of the weights is that of the probabilities
     double sum = 0.0;
-    for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
+    visit_all([&](int, const auto& of_tile) {
       float own = 0.0f;
-      visit(tile, [&](int, T number) { own += expf(capped_logit(number, a.softcap) - row.largest); });
+      of_tile([&](int, T number) { own += expf(capped_logit(number, a.softcap) - row.largest); });
       sum += static_cast<double>(own);
-    }
+    });
     log_sum = log(draw_block_sum(sum, scratch));
   }
   const auto finish = [&](int id) {
@@ -255,9 +276,9 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
     }
     return count;
   };
-  // Calls use(id, weight) for this lane's ids of a tile; before: equals in front of them.
-  const auto weights_of = [&](int tile, double before, const auto& use) {
-    visit(tile, [&](int id, T number) {
+  // Calls use(id, weight) for the ids that of_tile has; before: equals in front of them.
+  const auto weights_of = [&](const auto& of_tile, double before, const auto& use) {
+    of_tile([&](int id, T number) {
       float w = row.weight_of(capped_logit(number, a.softcap));
       if (counts && w == row.floor && (before += 1.0) > row.equals) w = 0.0f;
       use(id, w);
@@ -285,47 +306,60 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
     if (counts) warp_sum(equals_of(tile), &before);
     return counts ? before + tile_equals[tile] : 0.0;
   };
-  for (int tile = warp(); tile < tiles; tile += kDrawWarps) {
+  visit_all([&](int tile, const auto& of_tile) {
     double own = 0.0;
-    weights_of(tile, equals_before(tile), [&](int, float w) { own += static_cast<double>(w); });
+    weights_of(of_tile, equals_before(tile), [&](int, float w) { own += static_cast<double>(w); });
     const double all = warp_sum(own, &ignored);
     if (lane() == 0) tile_sums[tile] = all;
-  }
-  __syncthreads();
-  if (thread == 0) {
-    double total = 0.0;
-    for (int tile = 0; tile < tiles; ++tile) total += tile_sums[tile];
-    const double target = draw[1] * total;
-    double before = 0.0;
-    int tile = 0;
-    while (tile + 1 < tiles && before + tile_sums[tile] <= target) before += tile_sums[tile++];
-    // Rounding may leave the target past the end: the last tile with something in it then.
-    while (tile > 0 && tile_sums[tile] == 0.0) before -= tile_sums[--tile];
-    if (plain) found[3] = log(total);
-    found[0] = target;
-    found[1] = before;
-    found[2] = tile;
-  }
+  });
   __syncthreads();
   if (warp() != 0) return;
-  if (plain) log_sum = found[3];
-  const int tile = static_cast<int>(found[2]);
+
+  // A lane takes tiles side by side. The first at whose end the sum exceeds the target; where rounding leaves none, the
+  // last that has any weight.
+  const int tiles_a_lane = (tiles + 31) / 32, end_tile = min(tiles, (lane() + 1) * tiles_a_lane);
+  int tile = lane() * tiles_a_lane;
+  double of_lane = 0.0, reached;
+  for (int t = tile; t < end_tile; ++t) of_lane += tile_sums[t];
+  const double total = warp_sum(of_lane, &reached), target = draw[1] * total;
+  if (plain) log_sum = log(total);
+  const auto first_or_last = [](int found_first, int none, int found_last) {
+    const int first = -static_cast<int>(maximum_over<32>(-static_cast<float>(found_first)));
+    const int last = static_cast<int>(maximum_over<32>(static_cast<float>(found_last)));
+    return first < none ? first : last;
+  };
+  if (lane() ==
+      first_or_last(reached + of_lane > target && of_lane > 0.0 ? lane() : 32, 32, of_lane > 0.0 ? lane() : 0)) {
+    int weighed = tile;  // the last that has any weight
+    double before = reached;
+    for (; tile < end_tile; ++tile) {
+      if (tile_sums[tile] == 0.0) continue;
+      weighed = tile;
+      before = reached;
+      reached += tile_sums[tile];
+      if (reached > target) break;
+    }
+    found[0] = before;
+    found[1] = weighed;
+  }
+  __syncwarp();
+  tile = static_cast<int>(found[1]);
   const double equals = equals_before(tile);
+  const auto of_tile = [&](const auto& use) { visit(tile, use); };
   double own = 0.0, before;
-  weights_of(tile, equals, [&](int, float w) { own += static_cast<double>(w); });
+  weights_of(of_tile, equals, [&](int, float w) { own += static_cast<double>(w); });
   warp_sum(own, &before);
-  // The first id at which the sum exceeds the target; where rounding leaves none, the last that has any weight.
-  double so_far = found[1] + before;
+  // The same of the tile's ids.
+  double so_far = found[0] + before;
   int chosen = width, last = -1;
-  weights_of(tile, equals, [&](int id, float w) {
+  weights_of(of_tile, equals, [&](int id, float w) {
     if (w == 0.0f) return;
     last = id;
     so_far += static_cast<double>(w);
-    if (so_far > found[0] && chosen == width) chosen = id;
+    if (so_far > target && chosen == width) chosen = id;
   });
-  const int first = -static_cast<int>(maximum_over<32>(-static_cast<float>(chosen)));
-  const int fallback = static_cast<int>(maximum_over<32>(static_cast<float>(last)));
-  finish(first < width ? first : fallback >= 0 ? fallback : best);
+  const int id = first_or_last(chosen, width, last);
+  finish(id >= 0 ? id : best);
 }
 
 }  // namespace
@@ -335,7 +369,7 @@ void draw_tokens(const DrawArguments<T>& arguments, std::int64_t draws, void* st
   DrawArguments<T> a = arguments;
   const std::int64_t least = (a.width + 32 * kMostTiles - 1) / (32 * kMostTiles);
   a.ids_per_lane = static_cast<int>((least + kLeastPerLane - 1) / kLeastPerLane * kLeastPerLane);
-  a.in_packs = a.width % kDrawPack == 0 && reinterpret_cast<std::uintptr_t>(a.logits) % (kDrawPack * sizeof(T)) == 0;
+  a.in_packs = in_packs<kVector<T>>(a.logits, a.width);
   launch<kDrawThreads>(draw_rows<T>, draws, 1, sizeof(unsigned long long) * kBuckets, stream, a);
 }
 
