@@ -39,21 +39,22 @@ void profile(const Work& work) {
     if (on_gpu) spans.emplace_back(event.startNs(), event.endNs());
   }
   std::sort(spans.begin(), spans.end());
-  std::uint64_t busy = 0, end = 0;
+  std::uint64_t busy = 0, end = 0, waits = 0;  // waits: 10 us and more, for the host
   for (const auto& [from, to] : spans) {
+    if (end > 0 && from >= end + 10'000) waits += from - end;
     if (to > end) busy += to - std::max(from, end);
     end = std::max(end, to);
   }
   const double whole = spans.empty() ? 0.0 : static_cast<double>(end - spans.front().first) * 1e-6;
   std::fprintf(stderr, "%s",
-               fmt::format("GPU busy {:.2f} of {:.2f} ms, {} kernels and copies\n", static_cast<double>(busy) * 1e-6,
-                           whole, spans.size())
+               fmt::format("GPU busy {:.2f} of {:.2f} ms, idle for 10 us and more {:.2f} ms, {} kernels and copies\n",
+                           static_cast<double>(busy) * 1e-6, whole, static_cast<double>(waits) * 1e-6, spans.size())
                    .c_str());
   for (const auto* table : {&kernels, &calls}) {
     std::vector<std::pair<std::string, Sum>> rows(table->begin(), table->end());
     std::sort(rows.begin(), rows.end(),
               [](const auto& a, const auto& b) { return a.second.nanoseconds > b.second.nanoseconds; });
-    rows.resize(std::min<std::size_t>(rows.size(), 22));
+    rows.resize(std::min<std::size_t>(rows.size(), 40));
     std::fprintf(stderr, "%s\n", table == &kernels ? "kernels" : "calls");
     for (const auto& [name, sum] : rows) {
       std::fprintf(

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <map>
 
 #include "generate/executor.h"
@@ -40,11 +41,12 @@ ModelConfig one_number_a_token() {
 // Keeps a token's id as its key.
 class FakeExecutor final : public Executor {
  public:
-  at::Tensor run(const Plan& plan, KvCache& cache) override {
+  at::Tensor run(const Plan& plan, KvCache& cache, const at::Tensor& drawn = {}) override {
     const KvStep step = cache.plan(plan.sequences, plan.counts);
     float* keys = cache.keys(0).mutable_data_ptr<float>();
     for (std::size_t t = 0; t < plan.ids.size(); ++t) {
-      keys[step.slots.const_data_ptr<std::int64_t>()[t]] = static_cast<float>(plan.ids[t]);
+      keys[step.slots.const_data_ptr<std::int64_t>()[t]] =
+          static_cast<float>(plan.drawn[t] < 0 ? plan.ids[t] : drawn[plan.drawn[t]].item<std::int64_t>());
     }
     at::Tensor hidden = at::zeros({static_cast<std::int64_t>(plan.rows.size()), kVocabulary});
     for (std::size_t row = 0; row < plan.rows.size(); ++row) {
@@ -68,28 +70,38 @@ class FakeExecutor final : public Executor {
 struct Outcome {
   std::map<std::pair<std::size_t, std::int64_t>, Completion> completions;
   std::map<std::pair<std::size_t, std::int64_t>, TokenId> reads;  // by request and position
-  std::int64_t steps = 0, prompt_tokens = 0, most_running = 0, most_used = 0;
+  std::int64_t steps = 0, prompt_tokens = 0, most_running = 0, most_used = 0, ahead = 0, dropped = 0;
 };
 
-// Runs everything, checking every invariant after every step.
+// Runs everything, checking every invariant after every step. `ahead`: each step starts before the one before it is
+// committed, as far as the scheduler plans it.
 Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& tree, KvCache& cache,
-              const SchedulerOptions& options) {
+              const SchedulerOptions& options, bool ahead = false) {
   Outcome result;
   FakeExecutor executor;
   Scheduler scheduler(requests, tree, cache, options);
-  while (!scheduler.done()) {
-    const Plan& plan = scheduler.plan();
+  struct Step {
+    const Plan* plan;
+    std::vector<ops::Drawn> drawn;
+    at::Tensor ids;
+  };
+  std::deque<Step> steps;
+  const auto start = [&](const Plan& plan) {
     EXPECT_LE(plan.prompt_tokens, options.prefill_tokens);
-    const at::Tensor logits = executor.logits(executor.run(plan, cache)).values;
+    EXPECT_EQ(plan.drawn.size(), plan.ids.size());
+    const at::Tensor before = steps.empty() ? at::Tensor() : steps.back().ids;
+    const at::Tensor logits = executor.logits(executor.run(plan, cache, before)).values;
     ++result.steps;
     result.prompt_tokens += plan.prompt_tokens;
     result.most_running =
         std::max(result.most_running, static_cast<std::int64_t>(plan.ids.size()) - plan.prompt_tokens);
     result.most_used = std::max(result.most_used, cache.total_blocks() - cache.free_blocks());
-    std::vector<ops::Drawn> drawn;
+    Step step{&plan, {}, at::empty({static_cast<std::int64_t>(plan.draws.size())}, at::kLong)};
     for (const PlannedDraw& draw : plan.draws) {
-      drawn.push_back({.id = sampled(static_cast<TokenId>(logits[draw.row].argmax().item<std::int64_t>()), draw.sample),
-                       .log_prob = -0.5f});
+      step.drawn.push_back(
+          {.id = sampled(static_cast<TokenId>(logits[draw.row].argmax().item<std::int64_t>()), draw.sample),
+           .log_prob = -0.5f});
+      step.ids[static_cast<std::int64_t>(step.drawn.size()) - 1] = step.drawn.back().id;
     }
     for (const PlannedRead& read : plan.reads) {
       EXPECT_TRUE(result.reads
@@ -97,15 +109,28 @@ Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& t
                                static_cast<TokenId>(logits[read.row].argmax().item<std::int64_t>()))
                       .second);
     }
-    for (Finished& finished : scheduler.commit(drawn)) {
+    steps.push_back(std::move(step));
+  };
+  while (!scheduler.done()) {
+    if (steps.empty()) start(scheduler.plan());
+    if (ahead && steps.size() == 1) {
+      if (const Plan* plan = scheduler.plan_ahead()) {
+        start(*plan);
+        ++result.ahead;
+      }
+    }
+    for (const PlannedDraw& draw : steps.front().plan->draws) result.dropped += draw.dropped ? 1 : 0;
+    for (Finished& finished : scheduler.commit(steps.front().drawn)) {
       EXPECT_TRUE(
           result.completions.emplace(std::pair(finished.request, finished.sample), std::move(finished.completion))
               .second);
     }
+    steps.pop_front();
     EXPECT_THAT(scheduler.check(), IsEmpty());
     EXPECT_THAT(cache.check(), IsEmpty());
     if (::testing::Test::HasFailure()) return result;
   }
+  EXPECT_TRUE(steps.empty());
   return result;
 }
 
@@ -229,7 +254,7 @@ TEST(Scheduler, ServesWhateverComesWithinTheMemory) {
   const Seed seed{11};
   std::uint64_t draws = 0;
   const auto below = [&](std::uint64_t n) { return static_cast<std::int64_t>(uniform_below(seed, draws++, n)); };
-  std::int64_t tight = 0;
+  std::int64_t tight = 0, ahead = 0, dropped = 0;
   for (int trial = 0; trial < 250; ++trial) {
     std::vector<TokenIds> prompts;
     for (std::int64_t i = 1 + below(10); i > 0; --i) {
@@ -257,8 +282,10 @@ TEST(Scheduler, ServesWhateverComesWithinTheMemory) {
     const std::int64_t blocks = below(2) == 0 ? need.least : need.least + below(30);
     tight += blocks == need.least ? 1 : 0;
     KvCache cache(one_number_a_token(), blocks, at::kFloat, at::kCPU);
-    const Outcome result = serve(requests, tree, cache, options);
+    const Outcome result = serve(requests, tree, cache, options, /*ahead=*/trial % 2 == 1);
     ASSERT_FALSE(HasFailure()) << "trial " << trial;
+    ahead += result.ahead;
+    dropped += result.dropped;
     ASSERT_NO_FATAL_FAILURE(expect_right(result, requests, options)) << "trial " << trial;
     std::int64_t tokens = 0;
     for (const PromptNode& node : tree.nodes) tokens += node.end - node.begin;
@@ -267,6 +294,8 @@ TEST(Scheduler, ServesWhateverComesWithinTheMemory) {
     ASSERT_EQ(cache.free_blocks(), cache.total_blocks());
   }
   EXPECT_GT(tight, 80);
+  EXPECT_GT(ahead, 1000);
+  EXPECT_GT(dropped, 100);
 }
 
 // A sample alone needs what its tokens need, to the block.

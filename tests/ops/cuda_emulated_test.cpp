@@ -403,7 +403,7 @@ TEST_P(Emulated, LogProbs) {
 
 // The same bits as its parts.
 TEST_P(Emulated, ResidualNorm) {
-  for (const std::int64_t width : {3, 300, 2304}) {
+  for (const std::int64_t width : {3, 300, 2304, 4100, 8196}) {
     for (const bool zero_centered : {false, true}) {
       const RmsNormOptions options{.eps = 1e-5, .zero_centered = zero_centered};
       const at::Tensor h = random({4, width}), update = random({4, width}), none;

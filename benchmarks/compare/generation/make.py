@@ -28,8 +28,11 @@ MODELS = {
     "g2-2b": lambda: Gemma2Config(vocab_size=256000, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26,
                                   num_attention_heads=8, num_key_value_heads=4, head_dim=256, query_pre_attn_scalar=256,
                                   max_position_embeddings=8192, sliding_window=4096, **IDS),
+    "g2-9b": lambda: Gemma2Config(vocab_size=256000, hidden_size=3584, intermediate_size=14336, num_hidden_layers=42,
+                                  num_attention_heads=16, num_key_value_heads=8, head_dim=256, query_pre_attn_scalar=256,
+                                  max_position_embeddings=8192, sliding_window=4096, **IDS),
 }
-ON_GPU = {"g2-2b"}
+ON_GPU = {"g2-2b", "g2-9b"}
 
 
 def write_tokenizer(folder: pathlib.Path, vocabulary: int) -> None:

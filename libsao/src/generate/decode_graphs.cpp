@@ -10,13 +10,6 @@
 namespace sao::detail {
 namespace {
 
-// Ids of a plan and, for missing sequences, 0; pinned, so that copying them does not wait.
-at::Tensor padded_ids(const Plan& plan, std::int64_t count) {
-  at::Tensor ids = at::zeros({count}, at::TensorOptions(at::kLong).pinned_memory(true));
-  std::copy(plan.ids.begin(), plan.ids.end(), ids.mutable_data_ptr<std::int64_t>());
-  return ids;
-}
-
 std::vector<const void*> addresses_of(KvCache& cache, std::int64_t layers) {
   std::vector<const void*> addresses;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
@@ -34,7 +27,7 @@ std::int64_t padded_count(std::int64_t n) {
   return n <= power / 4 * 3 ? power / 4 * 3 : power;
 }
 
-at::Tensor DecodeGraphs::run(const CausalLM& model, const Plan& plan, KvCache& cache) {
+at::Tensor DecodeGraphs::run(const CausalLM& model, const Plan& plan, const at::Tensor& ids, KvCache& cache) {
   const at::NoGradGuard no_grad;
   const std::int64_t count = static_cast<std::int64_t>(plan.sequences.size());
   if (std::vector<const void*> now = addresses_of(cache, model.config().num_hidden_layers); now != addresses_) {
@@ -49,18 +42,18 @@ at::Tensor DecodeGraphs::run(const CausalLM& model, const Plan& plan, KvCache& c
       std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(4, KvCache::blocks_for(longest)))));
   const Shape shape{padded_count(count), blocks};
   const KvStep step = cache.plan(plan.sequences, plan.counts, {.sequences = shape.first, .blocks = shape.second});
-  const at::Tensor ids = padded_ids(plan, shape.first);
 
   const auto found = recorded_.find(shape);
   if (found != recorded_.end()) {
     found->second.step.storage.copy_(step.storage, /*non_blocking=*/true);
-    found->second.ids.copy_(ids, /*non_blocking=*/true);
+    found->second.ids.narrow(0, 0, count).copy_(ids);  // missing sequences keep some other's
     found->second.graph.replay();
     return found->second.hidden.narrow(0, 0, count);
   }
   const at::Device device = model.device();
   KvStep there = step.on(device);
-  const at::Tensor ids_there = ids.to(device, /*non_blocking=*/true);
+  const at::Tensor ids_there = at::zeros({shape.first}, ids.options());
+  ids_there.narrow(0, 0, count).copy_(ids);
   const at::Tensor hidden = model.hidden(ids_there, cache, there);
   // The second time around: the shape is likely to stay for long, and all that is made on first use is made.
   if (++seen_[shape] == 2) {

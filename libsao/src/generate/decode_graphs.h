@@ -19,9 +19,9 @@ namespace sao::detail {
 
 class DecodeGraphs {
  public:
-  /// Hidden states [S, hidden_size] of a plan of one token a sequence, all of whose rows are wanted. They are written
-  /// over by the next call.
-  at::Tensor run(const CausalLM& model, const Plan& plan, KvCache& cache);
+  /// Hidden states [S, hidden_size] of a plan of one token a sequence, all of whose rows are wanted, with its ids [S]
+  /// int64 on the device. They are written over by the next call.
+  at::Tensor run(const CausalLM& model, const Plan& plan, const at::Tensor& ids, KvCache& cache);
 
  private:
   struct Recorded {

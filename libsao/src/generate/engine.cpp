@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <new>
 #include <optional>
@@ -207,16 +208,15 @@ struct Engine::Impl {
 
   // Runs a plan; `use(logits, begin)` gets the logits of its rows begin, begin + 1, ..., some at a time.
   template <class Use>
-  void run(const char* where, const detail::Plan& plan, const Use& use) {
+  void run(const char* where, const detail::Plan& plan, const Use& use, const at::Tensor& drawn = {}) {
     translating_out_of_memory(where, "lower prefill_tokens, max_batch or cache_bytes", [&] {
-      const at::Tensor hidden = executor.run(plan, *cache);
+      const at::Tensor hidden = executor.run(plan, *cache, drawn);
       for (std::int64_t begin = 0; begin < hidden.size(0); begin += most_rows()) {
         use(executor.logits(hidden.narrow(0, begin, std::min(most_rows(), hidden.size(0) - begin))), begin);
       }
     });
     ++stats.steps;
     stats.prompt_tokens += plan.prompt_tokens;
-    stats.generated_tokens += static_cast<std::int64_t>(plan.draws.size());
     stats.peak_blocks = std::max(stats.peak_blocks, cache->total_blocks() - cache->free_blocks());
   }
 
@@ -353,30 +353,56 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
   detail::Scheduler scheduler(std::move(scheduled), std::move(tree), *impl.cache, scheduling);
   const ops::SampleOptions sample_options{
       .temperature = sampling.temperature, .top_k = sampling.top_k, .top_p = sampling.top_p, .min_p = sampling.min_p};
+  struct Step {
+    const detail::Plan* plan;
+    std::vector<ops::PendingDraws> parts;
+  };
   std::vector<ops::Draw> draws;
-  std::vector<ops::Drawn> drawn;
-  while (!scheduler.done()) {
-    const detail::Plan& plan = scheduler.plan();
-    drawn.resize(plan.draws.size());
+  const auto start = [&](const detail::Plan& plan, const at::Tensor& ids_before) {
+    Step step{&plan, {}};
     std::size_t next = 0;
-    impl.run(kWhere, plan, [&](const detail::Logits& logits, std::int64_t begin) {
+    const auto draw_rows = [&](const detail::Logits& logits, std::int64_t begin) {
       draws.clear();
-      const std::size_t first = next;
       for (; next < plan.draws.size() && plan.draws[next].row < begin + logits.values.size(0); ++next) {
         const detail::PlannedDraw& draw = plan.draws[next];
         const Seed stream = requests[draw.request].seed.fork(static_cast<std::uint64_t>(draw.sample));
         draws.push_back(
             {.row = draw.row - begin, .uniform = uniform(stream, static_cast<std::uint64_t>(draw.position))});
       }
-      ops::sample(logits.values, draws, sample_options, std::span(drawn).subspan(first, next - first), logits.softcap);
-    });
-    if (impl.on_token) {
-      for (std::size_t i = 0; i < drawn.size(); ++i) {
-        impl.on_token(plan.draws[i].request, plan.draws[i].sample, drawn[i].id);
-      }
+      step.parts.emplace_back(logits.values, draws, sample_options, logits.softcap);
+    };
+    impl.run(kWhere, plan, draw_rows, ids_before);
+    return step;
+  };
+  const auto ids_of = [](const Step& step) {
+    std::vector<at::Tensor> ids;
+    for (const ops::PendingDraws& part : step.parts) ids.push_back(part.ids());
+    return ids.empty() ? at::Tensor() : at::cat(ids);
+  };
+
+  std::deque<Step> steps;  // under way: one, and where the device computes beside the host another one behind it
+  std::vector<ops::Drawn> drawn;
+  while (!scheduler.done()) {
+    if (steps.empty()) steps.push_back(start(scheduler.plan(), {}));
+    if (impl.executor.beside_host() && steps.size() == 1) {
+      if (const detail::Plan* ahead = scheduler.plan_ahead()) steps.push_back(start(*ahead, ids_of(steps.front())));
     }
-    for (detail::Finished& finished : scheduler.commit(drawn)) {
-      on_completion(finished.request, finished.sample, std::move(finished.completion));
+    const std::vector<detail::PlannedDraw>& planned = steps.front().plan->draws;
+    drawn.resize(planned.size());
+    std::size_t next = 0;
+    for (ops::PendingDraws& part : steps.front().parts) {
+      part.finish(std::span(drawn).subspan(next, part.size()));
+      next += part.size();
+    }
+    for (std::size_t i = 0; i < drawn.size(); ++i) {
+      if (planned[i].dropped) continue;
+      ++impl.stats.generated_tokens;
+      if (impl.on_token) impl.on_token(planned[i].request, planned[i].sample, drawn[i].id);
+    }
+    std::vector<detail::Finished>& finished = scheduler.commit(drawn);
+    steps.pop_front();
+    for (detail::Finished& sample : finished) {
+      on_completion(sample.request, sample.sample, std::move(sample.completion));
     }
   }
   session.succeed();

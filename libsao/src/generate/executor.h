@@ -21,7 +21,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
   /// Adds the plan's tokens to their sequences and returns the final hidden states of its rows, [rows, hidden_size].
-  virtual at::Tensor run(const Plan& plan, KvCache& cache) = 0;
+  /// `drawn`: the ids of the draws that the plan names, [draws] int64; needed where it names some.
+  virtual at::Tensor run(const Plan& plan, KvCache& cache, const at::Tensor& drawn = {}) = 0;
   /// Of hidden states [n, hidden_size].
   virtual Logits logits(const at::Tensor& hidden) = 0;
 };
@@ -29,8 +30,10 @@ class Executor {
 class ModelExecutor final : public Executor {
  public:
   explicit ModelExecutor(CausalLM model) : model_(std::move(model)) {}
-  at::Tensor run(const Plan& plan, KvCache& cache) override;
+  at::Tensor run(const Plan& plan, KvCache& cache, const at::Tensor& drawn = {}) override;
   Logits logits(const at::Tensor& hidden) override;
+  /// Whether the device computes on when a call returns.
+  bool beside_host() const { return !model_.device().is_cpu(); }
 
  private:
   CausalLM model_;

@@ -16,6 +16,7 @@ struct PlannedDraw {
   std::size_t request = 0;
   std::int64_t sample = 0;
   std::int64_t position = 0;
+  bool dropped = false;  ///< the sample has ended since this was planned: its token is not wanted
 };
 
 /// The distribution of what follows token `position` of a request's prompt: row `row` of the step's logits.
@@ -28,7 +29,8 @@ struct PlannedRead {
 struct Plan {
   std::vector<KvCache::SequenceId> sequences = {};
   std::vector<std::int64_t> counts = {};  ///< new tokens of each sequence
-  std::vector<std::int64_t> ids = {};     ///< the new tokens, by sequence
+  std::vector<std::int64_t> ids = {};     ///< the new tokens, by sequence; 0 where the step before draws them
+  std::vector<std::int64_t> drawn = {};   ///< of each of ids: the draw of the step before that gives it; -1: known
   std::vector<std::int64_t> rows = {};    ///< new tokens whose logits are wanted, ascending
   std::vector<PlannedDraw> draws = {};    ///< by row
   std::vector<PlannedRead> reads = {};    ///< by row
@@ -39,6 +41,7 @@ struct Plan {
     sequences.clear();
     counts.clear();
     ids.clear();
+    drawn.clear();
     rows.clear();
     draws.clear();
     reads.clear();

@@ -124,7 +124,7 @@ Scheduler::~Scheduler() {
 }
 
 bool Scheduler::done() const {
-  return unstarted_.empty() && prefilling_ == kNone && waiting_.empty() && running_.empty();
+  return unstarted_.empty() && prefilling_ == kNone && waiting_.empty() && running_.empty() && plan_count_ == 0;
 }
 
 bool Scheduler::reserve(std::size_t node, std::int64_t need, std::int64_t& charged, bool& rides) {
@@ -190,26 +190,31 @@ bool Scheduler::start(std::size_t node) {
   return true;
 }
 
-void Scheduler::plan_decode(const Sample& sample) {
-  const std::int64_t row = static_cast<std::int64_t>(plan_.rows.size());
-  plan_.rows.push_back(static_cast<std::int64_t>(plan_.ids.size()));
-  plan_.draws.push_back({row, sample.request, sample.index, static_cast<std::int64_t>(sample.completion.ids.size())});
-  plan_.sequences.push_back(sample.sequence);
-  plan_.counts.push_back(1);
-  plan_.ids.push_back(sample.completion.ids.back());
+void Scheduler::plan_decode(Sample& sample, Plan& plan) {
+  const std::int64_t row = static_cast<std::int64_t>(plan.rows.size());
+  plan.rows.push_back(static_cast<std::int64_t>(plan.ids.size()));
+  plan.sequences.push_back(sample.sequence);
+  plan.counts.push_back(1);
+  plan.ids.push_back(sample.coming > 0 ? 0 : sample.completion.ids.back());
+  plan.drawn.push_back(sample.coming > 0 ? static_cast<std::int64_t>(sample.draw) : -1);
+  sample.draw = plan.draws.size();
+  plan.draws.push_back({row, sample.request, sample.index, sample.position()});
+  ++sample.coming;
 }
 
 // Plans up to `budget` of the node's tokens and returns how many.
-std::int64_t Scheduler::plan_prefill(std::size_t node, std::int64_t budget) {
+std::int64_t Scheduler::plan_prefill(std::size_t node, std::int64_t budget, PlanUnderWay& to) {
+  Plan& plan = to.plan;
   const PromptNode& what = tree_.nodes[node];
   Node& state = nodes_[node];
   const std::int64_t first = what.begin + state.done, count = std::min(budget, what.end - first);
   const TokenSpan tokens =
       requests_[what.source].prompt.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-  plan_.sequences.push_back(state.sequence);
-  plan_.counts.push_back(count);
-  plan_.ids.insert(plan_.ids.end(), tokens.begin(), tokens.end());
-  plan_.prompt_tokens += count;
+  plan.sequences.push_back(state.sequence);
+  plan.counts.push_back(count);
+  plan.ids.insert(plan.ids.end(), tokens.begin(), tokens.end());
+  plan.drawn.resize(plan.ids.size(), -1);
+  plan.prompt_tokens += count;
   state.done += count;
 
   wanted_.clear();
@@ -221,42 +226,65 @@ std::int64_t Scheduler::plan_prefill(std::size_t node, std::int64_t budget) {
   }
   std::sort(wanted_.begin(), wanted_.end());
   const std::int64_t before =
-      static_cast<std::int64_t>(plan_.ids.size()) - count - first;  // a token's place less its position
+      static_cast<std::int64_t>(plan.ids.size()) - count - first;  // a token's place less its position
   const auto row_of = [&](std::int64_t position) {
-    if (plan_.rows.empty() || plan_.rows.back() != before + position) plan_.rows.push_back(before + position);
-    return static_cast<std::int64_t>(plan_.rows.size()) - 1;
+    if (plan.rows.empty() || plan.rows.back() != before + position) plan.rows.push_back(before + position);
+    return static_cast<std::int64_t>(plan.rows.size()) - 1;
   };
-  for (const auto& [position, request] : wanted_) plan_.reads.push_back({row_of(position), request, position});
+  for (const auto& [position, request] : wanted_) plan.reads.push_back({row_of(position), request, position});
 
   if (first + count < what.end) {
     prefilling_ = node;
     return count;
   }
-  completed_.push_back(node);
+  to.completed.push_back(node);
   const std::int64_t samples = samples_of(requests_, what);
   coming_ -= samples;
   if (samples == 0) return count;
   const std::int64_t row = row_of(what.end - 1);
   for (const std::size_t prompt : what.prompts) {
-    for (std::int64_t k = 0; k < requests_[prompt].samples; ++k) plan_.draws.push_back({row, prompt, k, 0});
+    for (std::int64_t k = 0; k < requests_[prompt].samples; ++k) plan.draws.push_back({row, prompt, k, 0});
   }
   return count;
 }
 
 bool Scheduler::room_for_more_samples() const {
-  const std::int64_t ahead = static_cast<std::int64_t>(waiting_.size() + running_.size()) + coming_;
+  std::int64_t ahead = static_cast<std::int64_t>(waiting_.size() + running_.size()) + coming_;
+  if (plan_count_ > 0) {
+    for (const std::size_t node : plans_[oldest_].completed) ahead += samples_of(requests_, tree_.nodes[node]);
+  }
   return ahead < options_.max_batch;
 }
 
 const Plan& Scheduler::plan() {
-  plan_.clear();
-  completed_.clear();
-  for (const Sample& sample : running_) plan_decode(sample);
+  SAO_CHECK(plan_count_ == 0);
+  PlanUnderWay& next = plan_under_way(0);
+  make_plan(next);
+  SAO_CHECK(!next.plan.sequences.empty());
+  plan_count_ = 1;
+  return next.plan;
+}
+
+const Plan* Scheduler::plan_ahead() {
+  SAO_CHECK(plan_count_ == 1);
+  PlanUnderWay& next = plan_under_way(1);
+  make_plan(next);
+  if (next.plan.sequences.empty()) return nullptr;
+  plan_count_ = 2;
+  return &next.plan;
+}
+
+void Scheduler::make_plan(PlanUnderWay& to) {
+  to.plan.clear();
+  to.completed.clear();
+  for (Sample& sample : running_) {
+    if (sample.position() < requests_[sample.request].max_new_tokens) plan_decode(sample, to.plan);
+  }
 
   std::size_t kept = 0;
   for (std::size_t i = 0; i < waiting_.size(); ++i) {
     if (static_cast<std::int64_t>(running_.size()) < options_.max_batch && start(waiting_[i])) {
-      plan_decode(waiting_[i]);
+      plan_decode(waiting_[i], to.plan);
       running_.push_back(std::move(waiting_[i]));
     } else {
       if (kept != i) waiting_[kept] = std::move(waiting_[i]);
@@ -264,29 +292,41 @@ const Plan& Scheduler::plan() {
     }
   }
   waiting_.resize(kept);
+  to.decodes = to.plan.draws.size();
 
   std::int64_t budget = options_.prefill_tokens;
-  if (prefilling_ != kNone) budget -= plan_prefill(std::exchange(prefilling_, kNone), budget);
+  if (prefilling_ != kNone) budget -= plan_prefill(std::exchange(prefilling_, kNone), budget, to);
   while (budget > 0 && !unstarted_.empty() && room_for_more_samples()) {
     const std::size_t node = unstarted_.back();
     if (!start(node)) break;  // the stack keeps its order: what is above must be finished first
     unstarted_.pop_back();
-    budget -= plan_prefill(node, budget);
+    budget -= plan_prefill(node, budget, to);
   }
-  SAO_CHECK(!plan_.sequences.empty());
-  return plan_;
 }
 
 std::vector<Finished>& Scheduler::commit(std::span<const ops::Drawn> drawn) {
-  SAO_CHECK(drawn.size() == plan_.draws.size());
+  SAO_CHECK(plan_count_ > 0 && drawn.size() == plan_under_way(0).plan.draws.size());
+  const PlanUnderWay& done = plan_under_way(0);
   finished_.clear();
   const auto finish_sample = [&](Sample& sample) {
     finished_.push_back({sample.request, sample.index, std::move(sample.completion)});
   };
+  // The plan's samples are the first that run, those that ended since left out; the next plan may have added others.
   std::size_t next = 0, kept = 0;
+  const auto skip_dropped = [&] {
+    while (next < done.decodes && done.plan.draws[next].dropped) ++next;
+  };
+  skip_dropped();
   for (std::size_t i = 0; i < running_.size(); ++i) {
     Sample& sample = running_[i];
-    if (take(sample, drawn[next++])) {
+    bool ended = false;
+    if (next < done.decodes) {
+      --sample.coming;
+      ended = take(sample, drawn[next++]);
+      skip_dropped();
+    }
+    if (ended) {
+      if (sample.coming > 0) plan_under_way(1).plan.draws[sample.draw].dropped = true;
       finish_sample(sample);
       cache_.release(sample.sequence);
       unreserve(sample.node, sample.charged, sample.rides);
@@ -297,8 +337,9 @@ std::vector<Finished>& Scheduler::commit(std::span<const ops::Drawn> drawn) {
     }
   }
   running_.resize(kept);
+  SAO_CHECK(next == done.decodes);
 
-  for (const std::size_t node : completed_) {
+  for (const std::size_t node : done.completed) {
     const PromptNode& what = tree_.nodes[node];
     Node& state = nodes_[node];
     state.unstarted = state.outstanding = static_cast<std::int64_t>(what.children.size());
@@ -317,7 +358,8 @@ std::vector<Finished>& Scheduler::commit(std::span<const ops::Drawn> drawn) {
     }
     if (state.outstanding == 0) finish(node);
   }
-  completed_.clear();
+  oldest_ = (oldest_ + 1) % plans_.size();
+  --plan_count_;
   return finished_;
 }
 

@@ -5,6 +5,9 @@
 //     ... run it, draw one token for each of plan.draws ...
 //     for (Finished& sample : scheduler.commit(drawn)) ...
 //   }
+// A device that computes beside the host is kept busy by planning the next step before the tokens of this one are known
+// (plan_ahead): it continues the samples by tokens that are still being drawn. Whether a sample ends with such a token
+// is found out too late; what the next step draws for it is dropped then.
 //
 // Prompts form a tree (prompt_tree.h). A node is computed in chunks, beside the decoding of running samples; what hangs
 // below it (child nodes, samples) then forks its sequence, the last one takes it over. Nodes start depth first.
@@ -14,6 +17,7 @@
 // on top. So whatever has started can finish, in turn if need be, and no step ever finds the cache full.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -64,10 +68,12 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
 
   bool done() const;
-  /// What to run next; valid until the next call.
+  /// What to run next; valid until it is committed. No other plan may be waiting for that.
   const Plan& plan();
-  /// Takes the tokens drawn for the plan's draws, in order, and gives the samples that ended; valid until the next
-  /// call.
+  /// What to run after the one plan that waits to be committed; null where that must be known first.
+  const Plan* plan_ahead();
+  /// Takes the tokens drawn for the draws of the plan that has waited longest, in order, and gives the samples that
+  /// ended; valid until the next call.
   std::vector<Finished>& commit(std::span<const ops::Drawn> drawn);
 
   /// Every violated invariant as a sentence; empty when sound.
@@ -92,6 +98,15 @@ class Scheduler {
     std::int64_t charged = 0;
     bool rides = false;
     Completion completion = {};
+    std::int64_t coming = 0;  // its draws in plans under way
+    std::size_t draw = 0;     // the last of them: its place in the plan
+
+    std::int64_t position() const { return static_cast<std::int64_t>(completion.ids.size()) + coming; }
+  };
+  struct PlanUnderWay {
+    Plan plan = {};
+    std::size_t decodes = 0;                  // draws of running samples, before those for completed nodes
+    std::vector<std::size_t> completed = {};  // nodes whose last tokens it computes, in the order of their draws
   };
 
   // Reserves `need` blocks for something below `node` (kNone: a root): on its allowance or on top.
@@ -103,8 +118,10 @@ class Scheduler {
   bool take(Sample& sample, const ops::Drawn& drawn);
   bool start(Sample& sample);
   bool start(std::size_t node);
-  void plan_decode(const Sample& sample);
-  std::int64_t plan_prefill(std::size_t node, std::int64_t budget);
+  PlanUnderWay& plan_under_way(std::size_t i) { return plans_[(oldest_ + i) % plans_.size()]; }
+  void make_plan(PlanUnderWay& to);
+  void plan_decode(Sample& sample, Plan& plan);
+  std::int64_t plan_prefill(std::size_t node, std::int64_t budget, PlanUnderWay& to);
   bool room_for_more_samples() const;
 
   std::vector<ScheduledRequest> requests_;
@@ -121,9 +138,9 @@ class Scheduler {
   std::vector<Sample> running_;
   std::int64_t coming_ = 0;  // samples of nodes that are being computed
 
-  Plan plan_;
+  std::array<PlanUnderWay, 2> plans_;  // in turn
+  std::size_t oldest_ = 0, plan_count_ = 0;
   std::vector<std::pair<std::int64_t, std::size_t>> wanted_;  // scratch of plan_prefill: position, request
-  std::vector<std::size_t> completed_;  // nodes whose last tokens the plan computes, in the order of their draws
   std::vector<Finished> finished_;
 };
 

@@ -205,7 +205,7 @@ at::Tensor CausalLM::Impl::run(const PackedTokens& tokens, const std::function<v
         };
         return ops::packed_attention(turned(q), turned(k), v, starts, attention_options(i), parents);
       };
-      return detail::decoder_layer(config, weights.layers[i], packed_layer, input, attend, dropout.get());
+      return detail::decoder_layer(config, weights.layers[i], packed_layer, {input}, attend, dropout.get()).h;
     };
     h = training && activation_checkpointing ? detail::recomputed(layer, h, weights.layers[i].all()) : layer(h);
     if (observe) observe(h);
@@ -297,8 +297,9 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
   // Of several tokens a sequence a GPU's kernel is planned from what the host knows of them.
   const KvStep& sequences = given.slots.size(0) > given.lengths.size(0) ? given : step;
 
-  at::Tensor h = impl.embed(ids.to(impl.device()), packed.get());
-  for (std::size_t i = 0; i < impl.weights.layers.size(); ++i) {
+  const auto& layers = impl.weights.layers;
+  detail::Residual residual{impl.embed(ids.to(impl.device()), packed.get())};
+  for (std::size_t i = 0; i < layers.size(); ++i) {
     at::Tensor& keys = cache.keys(static_cast<std::int64_t>(i));
     at::Tensor& values = cache.values(static_cast<std::int64_t>(i));
     const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
@@ -313,10 +314,11 @@ at::Tensor CausalLM::hidden(const at::Tensor& ids, KvCache& cache, const KvStep&
       return ops::paged_attention(turned, keys, values, sequences.starts, sequences.lengths, sequences.block_tables,
                                   impl.attention_options(i));
     };
-    h = detail::decoder_layer(impl.config, impl.weights.layers[i], packed == nullptr ? nullptr : &packed->layers[i], h,
-                              attend, /*dropout=*/nullptr);
+    residual = detail::decoder_layer(impl.config, layers[i], packed == nullptr ? nullptr : &packed->layers[i], residual,
+                                     attend, /*dropout=*/nullptr,
+                                     i + 1 < layers.size() ? layers[i + 1].input_norm : impl.weights.final_norm);
   }
-  return impl.final_norm(h);
+  return residual.normed;
 }
 
 at::Tensor CausalLM::logits(const at::Tensor& hidden) const {

@@ -73,13 +73,14 @@ at::Tensor rotated(const ModelConfig& config, const at::Tensor& x, const at::Ten
   return at::cat({ops::rotary(x.narrow(2, 0, R), positions, rope.cosines, rope.sines), x.narrow(2, R, D - R)}, 2);
 }
 
-at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const PackedLayer* packed, const at::Tensor& h,
-                         const Attend& attend, const Dropout* dropout) {
+Residual decoder_layer(const ModelConfig& c, const LayerWeights& w, const PackedLayer* packed, const Residual& in,
+                       const Attend& attend, const Dropout* dropout, const at::Tensor& next_norm) {
   const ops::RmsNormOptions norm{.eps = c.rms_norm_eps, .zero_centered = c.zero_centered_norm};
+  const at::Tensor& h = in.h;
   const std::int64_t T = h.size(0), H = c.hidden_size, I = c.intermediate_size, D = c.head_dim;
   const std::int64_t q_width = c.num_attention_heads * D, kv_width = c.num_key_value_heads * D;
 
-  const at::Tensor x = ops::rms_norm(h, w.input_norm, norm);  // [T, H]
+  const at::Tensor x = in.normed.defined() ? in.normed : ops::rms_norm(h, w.input_norm, norm);  // [T, H]
   const std::vector<at::Tensor> qkv =
       project(w.qkv, packed ? &packed->qkv : nullptr, x, {q_width, kv_width, kv_width}, dropout);
   const auto in_heads = [&](const at::Tensor& columns, std::int64_t heads, const at::Tensor& head_norm) {
@@ -104,7 +105,8 @@ at::Tensor decoder_layer(const ModelConfig& c, const LayerWeights& w, const Pack
     return apply(down, ops::gated_activation(gate_up[0], gate_up[1], gate), dropout);
   };
   const at::Tensor mlp = multiply_gated();
-  return ops::residual_norm(middle, mlp, c.post_norms ? w.post_mlp_norm : none, none, norm)[0];
+  auto [out, normed] = ops::residual_norm(middle, mlp, c.post_norms ? w.post_mlp_norm : none, next_norm, norm);
+  return {std::move(out), std::move(normed)};
 }
 
 at::Tensor recomputed(LayerFunction layer, const at::Tensor& h, const std::vector<at::Tensor>& tensors) {

@@ -24,36 +24,34 @@ __global__ void __launch_bounds__(kThreads) append_tokens(int kv_heads, int head
   }
 }
 
-// One block a token.
+// One block a token. Queries and values are written in packs; of keys, whose columns lie apart in the cache,
+// neighbouring threads write neighbouring columns.
 template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads) rotate_and_append(RotaryAppend<T> a) {
   const std::int64_t token = blockIdx.x, slot = a.slots[token], block = slot / kPageKeys, offset = slot % kPageKeys;
   const int heads = static_cast<int>(a.heads), kv_heads = static_cast<int>(a.kv_heads);
   const int head_dim = static_cast<int>(a.head_dim), half = head_dim / 2, packs = half / kPack;
   const std::int64_t angles = a.positions[token] * half;
-  const int to_turn = (heads + kv_heads) * packs, to_copy = kv_heads * 2 * packs;
-  for (int i = static_cast<int>(threadIdx.x); i < to_turn + to_copy; i += kThreads) {
-    if (i >= to_turn) {
-      const int head = (i - to_turn) / (2 * packs), d = (i - to_turn) % (2 * packs) * kPack;
-      store<kPack>(a.values + ((block * kv_heads + head) * kPageKeys + offset) * head_dim + d,
-                   load<kPack>(a.v.data + token * a.v.token_stride + head * a.v.head_stride + d));
-      continue;
-    }
-    const int head = i / packs, d = i % packs * kPack, kv_head = head - heads;
-    const HeadRows<T>& rows = kv_head < 0 ? a.q : a.k;
-    const T* from = rows.data + token * rows.token_stride + (kv_head < 0 ? head : kv_head) * rows.head_stride + d;
-    const Halves<T, kPack> out = turned<kPack>(from, half, a.cosines + angles + d, a.sines + angles + d, 1.0f);
-    if (kv_head < 0) {
+  const int of_keys = kv_heads * half, of_queries = heads * packs, of_values = kv_heads * 2 * packs;
+  for (int i = static_cast<int>(threadIdx.x); i < of_keys + of_queries + of_values; i += kThreads) {
+    if (i < of_keys) {
+      const int head = i / half, d = i % half;
+      const T* from = a.k.data + token * a.k.token_stride + head * a.k.head_stride + d;
+      const Halves<T, 1> out = turned<1>(from, half, a.cosines + angles + d, a.sines + angles + d, 1.0f);
+      T* to = a.keys + ((block * kv_heads + head) * head_dim + d) * kPageKeys + offset;
+      store<1>(to, out.low);
+      store<1>(to + half * kPageKeys, out.high);
+    } else if (const int q = i - of_keys; q < of_queries) {
+      const int head = q / packs, d = q % packs * kPack;
+      const T* from = a.q.data + token * a.q.token_stride + head * a.q.head_stride + d;
+      const Halves<T, kPack> out = turned<kPack>(from, half, a.cosines + angles + d, a.sines + angles + d, 1.0f);
       T* to = a.q_out + (token * heads + head) * head_dim + d;
       store<kPack>(to, out.low);
       store<kPack>(to + half, out.high);
     } else {
-      T* to = a.keys + ((block * kv_heads + kv_head) * head_dim + d) * kPageKeys + offset;
-      SAO_UNROLL
-      for (int e = 0; e < kPack; ++e) {
-        to[e * kPageKeys] = out.low.value[e];
-        to[(half + e) * kPageKeys] = out.high.value[e];
-      }
+      const int v = q - of_queries, head = v / (2 * packs), d = v % (2 * packs) * kPack;
+      store<kPack>(a.values + ((block * kv_heads + head) * kPageKeys + offset) * head_dim + d,
+                   load<kPack>(a.v.data + token * a.v.token_stride + head * a.v.head_stride + d));
     }
   }
 }
@@ -227,7 +225,7 @@ void rotary_append(const RotaryAppend<T>& a, void* stream) {
   const auto rows_in_packs = [](const HeadRows<T>& rows) {
     return in_packs<kPack>(rows.data, rows.token_stride) && rows.head_stride % kPack == 0;
   };
-  const bool packs = a.head_dim % (2 * kPack) == 0 && rows_in_packs(a.q) && rows_in_packs(a.k) && rows_in_packs(a.v) &&
+  const bool packs = a.head_dim % (2 * kPack) == 0 && rows_in_packs(a.q) && rows_in_packs(a.v) &&
                      in_packs<kPack>(a.cosines, 0) && in_packs<kPack>(a.sines, 0) && in_packs<kPack>(a.q_out, 0) &&
                      in_packs<kPack>(a.values, 0);
   launch(packs ? rotate_and_append<T, kPack> : rotate_and_append<T, 1>, a.tokens, 1, 0, stream, a);

@@ -31,10 +31,60 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// One block a row. A thread has the same columns each time, so what it wrote it can read.
-template <class T, int kPack>
+// One block a row, which it holds in registers: a thread has kHeld packs of columns kThreads * kPack apart.
+template <class T, int kPack, int kHeld>
 __global__ void __launch_bounds__(kThreads)
     residual_norm_rows(int width, const T* h, const T* update, const T* update_weight, const T* weight,
+                       bool zero_centered, float eps, T* sum, T* y) {
+  using Row = Pack<T, kPack>[kHeld];
+  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * width;
+  const auto each = [&](const auto& use) {
+    SAO_UNROLL
+    for (int p = 0; p < kHeld; ++p) {
+      const int i = (static_cast<int>(threadIdx.x) + p * kThreads) * kPack;
+      if (i < width) use(p, i);
+    }
+  };
+  const auto read = [&](Row& to, const T* from) {
+    if (from != nullptr) each([&](int p, int i) { to[p] = load<kPack>(from + i); });
+  };
+  const auto inverse_of = [&](const Row& row) {
+    float squares = 0.0f;
+    each([&](int p, int) {
+      for (int e = 0; e < kPack; ++e) squares += to_float(row[p].value[e]) * to_float(row[p].value[e]);
+    });
+    return rsqrtf(block_sum(squares) / static_cast<float>(width) + eps);
+  };
+  const auto norm = [&](Row& row, const Row& scale, float inverse) {
+    each([&](int p, int) {
+      for (int e = 0; e < kPack; ++e) {
+        const float x = to_float(row[p].value[e]), w = to_float(scale[p].value[e]);
+        row[p].value[e] = from_float<T>(zero_centered ? x * inverse * (1.0f + w) : rounded<T>(x * inverse) * w);
+      }
+    });
+  };
+
+  Row row, old, scale;
+  read(row, update + begin);
+  read(old, h + begin);
+  read(scale, update_weight);
+  if (update_weight != nullptr) norm(row, scale, inverse_of(row));
+  read(scale, weight);
+  each([&](int p, int i) {
+    for (int e = 0; e < kPack; ++e) {
+      row[p].value[e] = from_float<T>(to_float(old[p].value[e]) + to_float(row[p].value[e]));
+    }
+    store<kPack>(sum + begin + i, row[p]);
+  });
+  if (weight == nullptr) return;
+  norm(row, scale, inverse_of(row));
+  each([&](int p, int i) { store<kPack>(y + begin + i, row[p]); });
+}
+
+// The same of rows that do not fit: a thread has the same columns each time, so what it wrote it can read.
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads)
+    residual_norm_wide(int width, const T* h, const T* update, const T* update_weight, const T* weight,
                        bool zero_centered, float eps, T* sum, T* y) {
   const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * width;
   const int first = static_cast<int>(threadIdx.x) * kPack;
@@ -221,8 +271,13 @@ void residual_norm(std::int64_t rows, std::int64_t width, const T* h, const T* u
                    const T* weight, bool zero_centered, float eps, T* sum, T* y, void* stream) {
   const bool four = packs_of_four(h, width) && packs_of_four(update, width) && packs_of_four(update_weight, 0) &&
                     packs_of_four(weight, 0) && packs_of_four(sum, width) && packs_of_four(y, width);
-  launch(four ? residual_norm_rows<T, 4> : residual_norm_rows<T, 1>, rows, 1, 0, stream, static_cast<int>(width), h,
-         update, update_weight, weight, zero_centered, eps, sum, y);
+  const std::int64_t held = blocks_for(width, 4);  // packs that a thread has of a row
+  launch(!four       ? residual_norm_wide<T, 1>
+         : held <= 1 ? residual_norm_rows<T, 4, 1>
+         : held <= 4 ? residual_norm_rows<T, 4, 4>
+         : held <= 8 ? residual_norm_rows<T, 4, 8>
+                     : residual_norm_wide<T, 4>,
+         rows, 1, 0, stream, static_cast<int>(width), h, update, update_weight, weight, zero_centered, eps, sum, y);
 }
 
 template <class T>

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -42,18 +43,6 @@ void check(const at::Tensor& logits, const SampleOptions& options) {
 // Rows that pay for a thread.
 std::int64_t row_grain(std::int64_t vocabulary) { return std::max<std::int64_t>(1, 4096 / vocabulary); }
 
-// Draws, or log-probs of given tokens, by the GPU's kernel: [n, 2] float64 on the CPU, id and log-prob of each.
-at::Tensor draw_on_gpu(const cuda::Table& gpu, const at::Tensor& logits, double softcap, const at::Tensor& draws,
-                       bool given, const SampleOptions& options) {
-  const at::Tensor found = gpu.draw(logits.contiguous(), softcap, draws, given, options).to(at::kCPU);
-  for (std::int64_t i = 0; i < found.size(0); ++i) {
-    if (!std::isfinite(found.const_data_ptr<double>()[2 * i + 1])) {
-      throw_not_finite(static_cast<std::int64_t>(draws.const_data_ptr<double>()[2 * i]));
-    }
-  }
-  return found;
-}
-
 bool has_kernel(const at::Tensor& logits) { return logits.device().is_cpu() && logits.scalar_type() == at::kFloat; }
 
 }  // namespace
@@ -86,37 +75,22 @@ at::Tensor sampling_distribution(const at::Tensor& logits, const SampleOptions& 
   return p / p.sum(1, true);
 }
 
-void sample(const at::Tensor& given, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn,
-            double softcap) {
-  check(given, options);
-  const cuda::Table* gpu = cuda::kernels_for(given);
-  const at::Tensor logits = softcap > 0.0 && gpu == nullptr ? softcapped(given, softcap) : given;
-  const std::int64_t n = logits.size(0), V = logits.size(1), count = static_cast<std::int64_t>(draws.size());
-  if (drawn.size() != draws.size()) {
-    throw InputError(fmt::format("sample: room for {} of {} draws, expected one for each", drawn.size(), draws.size()));
-  }
-  for (const Draw& draw : draws) {
-    if (draw.row < 0 || draw.row >= n || !(draw.uniform >= 0.0 && draw.uniform < 1.0)) {
-      throw InputError(fmt::format("sample: a draw from row {} with {}, expected a row below {} and a number in [0, 1)",
-                                   draw.row, draw.uniform, n));
-    }
-  }
-  if (count == 0) return;
+namespace {
 
-  if (gpu != nullptr) {
-    at::Tensor numbers = at::empty({count, 2}, at::kDouble);
-    for (std::int64_t i = 0; i < count; ++i) {
-      double* number = numbers.mutable_data_ptr<double>() + 2 * i;
-      number[0] = static_cast<double>(draws[static_cast<std::size_t>(i)].row);
-      number[1] = draws[static_cast<std::size_t>(i)].uniform;
+void check(std::span<const Draw> draws, std::int64_t rows) {
+  for (const Draw& draw : draws) {
+    if (draw.row < 0 || draw.row >= rows || !(draw.uniform >= 0.0 && draw.uniform < 1.0)) {
+      throw InputError(fmt::format("sample: a draw from row {} with {}, expected a row below {} and a number in [0, 1)",
+                                   draw.row, draw.uniform, rows));
     }
-    const at::Tensor found = draw_on_gpu(*gpu, logits, softcap, numbers, /*given=*/false, options);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const double* pair = found.const_data_ptr<double>() + 2 * i;
-      drawn[static_cast<std::size_t>(i)] = {static_cast<TokenId>(pair[0]), static_cast<float>(pair[1])};
-    }
-    return;
   }
+}
+
+// Where there is no kernel of a GPU.
+void sample_here(const at::Tensor& given, std::span<const Draw> draws, const SampleOptions& options,
+                 std::span<Drawn> drawn, double softcap) {
+  const at::Tensor logits = softcap > 0.0 ? softcapped(given, softcap) : given;
+  const std::int64_t V = logits.size(1), count = static_cast<std::int64_t>(draws.size());
   if (!has_kernel(logits)) {
     at::Tensor rows = at::empty({count}, at::kLong), uniforms = at::empty({count, 1}, at::kDouble);
     for (std::int64_t i = 0; i < count; ++i) {
@@ -161,6 +135,62 @@ void sample(const at::Tensor& given, std::span<const Draw> draws, const SampleOp
   if (bad_row >= 0) throw_not_finite(bad_row);
 }
 
+}  // namespace
+
+PendingDraws::PendingDraws(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
+                           double softcap)
+    : count_(draws.size()) {
+  check(logits, options);
+  check(draws, logits.size(0));
+  if (draws.empty()) return;
+  const cuda::Table* gpu = cuda::kernels_for(logits);
+  if (gpu == nullptr) {
+    drawn_.resize(draws.size());
+    sample_here(logits, draws, options, drawn_, softcap);
+    return;
+  }
+  const std::int64_t count = static_cast<std::int64_t>(draws.size());
+  rows_ = at::empty({count, 2}, at::TensorOptions(at::kDouble).pinned_memory(true));
+  for (std::int64_t i = 0; i < count; ++i) {
+    double* number = rows_.mutable_data_ptr<double>() + 2 * i;
+    number[0] = static_cast<double>(draws[static_cast<std::size_t>(i)].row);
+    number[1] = draws[static_cast<std::size_t>(i)].uniform;
+  }
+  found_ = gpu->draw(logits.contiguous(), softcap, rows_, /*given=*/false, options);
+  here_ = at::empty(found_.sizes(), rows_.options());
+  here_.copy_(found_, /*non_blocking=*/true);
+  arrived_.emplace(c10::kCUDA);
+  arrived_->record(c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(logits.device()));
+}
+
+at::Tensor PendingDraws::ids() const {
+  if (found_.defined()) return found_.select(1, 0).to(at::kLong);
+  at::Tensor ids = at::empty({static_cast<std::int64_t>(drawn_.size())}, at::kLong);
+  for (std::size_t i = 0; i < drawn_.size(); ++i) ids.mutable_data_ptr<std::int64_t>()[i] = drawn_[i].id;
+  return ids;
+}
+
+void PendingDraws::finish(std::span<Drawn> drawn) {
+  if (drawn.size() != count_) {
+    throw InputError(fmt::format("sample: room for {} of {} draws, expected one for each", drawn.size(), count_));
+  }
+  if (!found_.defined()) {
+    std::copy(drawn_.begin(), drawn_.end(), drawn.begin());
+    return;
+  }
+  arrived_->synchronize();
+  for (std::size_t i = 0; i < count_; ++i) {
+    const double* pair = here_.const_data_ptr<double>() + 2 * i;
+    if (!std::isfinite(pair[1])) throw_not_finite(static_cast<std::int64_t>(rows_.const_data_ptr<double>()[2 * i]));
+    drawn[i] = {static_cast<TokenId>(pair[0]), static_cast<float>(pair[1])};
+  }
+}
+
+void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn,
+            double softcap) {
+  PendingDraws(logits, draws, options, softcap).finish(drawn);
+}
+
 std::vector<double> token_log_probs(const at::Tensor& given, std::span<const RowToken> tokens, double softcap) {
   check(given, {});
   const cuda::Table* gpu = cuda::kernels_for(given);
@@ -182,9 +212,11 @@ std::vector<double> token_log_probs(const at::Tensor& given, std::span<const Row
       number[0] = static_cast<double>(tokens[static_cast<std::size_t>(i)].row);
       number[1] = static_cast<double>(tokens[static_cast<std::size_t>(i)].id);
     }
-    const at::Tensor found = draw_on_gpu(*gpu, logits, softcap, numbers, /*given=*/true, {});
+    const at::Tensor found = gpu->draw(logits.contiguous(), softcap, numbers, /*given=*/true, {}).to(at::kCPU);
     for (std::int64_t i = 0; i < count; ++i) {
-      result[static_cast<std::size_t>(i)] = static_cast<float>(found.const_data_ptr<double>()[2 * i + 1]);
+      const double log_prob = found.const_data_ptr<double>()[2 * i + 1];
+      if (!std::isfinite(log_prob)) throw_not_finite(tokens[static_cast<std::size_t>(i)].row);
+      result[static_cast<std::size_t>(i)] = static_cast<float>(log_prob);
     }
     return result;
   }

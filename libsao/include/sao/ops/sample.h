@@ -5,8 +5,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -41,6 +43,27 @@ struct Drawn {
 /// options out of range, a `drawn` of another size, and for rows with a NaN, +inf or nothing finite.
 void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn,
             double softcap = 0.0);
+
+/// What sample does in two halves, between which a GPU computes; on the CPU all is done in the first.
+class PendingDraws {
+ public:
+  /// As sample, which throws the same; a row with a NaN, +inf or nothing finite is found by finish.
+  PendingDraws(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
+               double softcap = 0.0);
+  std::size_t size() const { return count_; }
+  /// [draws] int64 on the logits' device, for work that follows there before finish.
+  at::Tensor ids() const;
+  /// Waits for the draws, not for what was started after them. To be called once.
+  void finish(std::span<Drawn> drawn);
+
+ private:
+  std::size_t count_;
+  at::Tensor found_;  // [draws, 2] float64 where the logits are: id and log-prob
+  at::Tensor rows_;   // [draws, 2] float64 on the CPU: row, uniform
+  at::Tensor here_;   // found_ on the CPU, when its copy has arrived
+  std::optional<c10::Event> arrived_;
+  std::vector<Drawn> drawn_;  // of the CPU
+};
 
 /// The distribution that sample draws from: [n, V] float64, 0 where dropped, each row summing to 1. In plain LibTorch:
 /// it defines the meaning, and serves where there is no kernel.
