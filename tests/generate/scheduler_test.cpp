@@ -7,8 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <deque>
 #include <map>
+#include <stdexcept>
 
 #include "generate/executor.h"
 #include "sao/base/seed.h"
@@ -81,22 +81,21 @@ Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& t
   FakeExecutor executor;
   Scheduler scheduler(requests, tree, cache, options);
   struct Step {
-    const Plan* plan;
     std::vector<ops::Drawn> drawn;
     at::Tensor ids;
   };
-  std::deque<Step> steps;
-  const auto start = [&](const Plan& plan) {
+  const auto start = [&](const Plan& plan, const Step* before) {
     EXPECT_LE(plan.prompt_tokens, options.prefill_tokens);
     EXPECT_EQ(plan.drawn.size(), plan.ids.size());
-    const at::Tensor before = steps.empty() ? at::Tensor() : steps.back().ids;
-    const at::Tensor logits = executor.logits(executor.run(plan, cache, before)).values;
+    const at::Tensor logits =
+        executor.logits(executor.run(plan, cache, before == nullptr ? at::Tensor() : before->ids)).values;
     ++result.steps;
+    result.ahead += before == nullptr ? 0 : 1;
     result.prompt_tokens += plan.prompt_tokens;
     result.most_running =
         std::max(result.most_running, static_cast<std::int64_t>(plan.ids.size()) - plan.prompt_tokens);
     result.most_used = std::max(result.most_used, cache.total_blocks() - cache.free_blocks());
-    Step step{&plan, {}, at::empty({static_cast<std::int64_t>(plan.draws.size())}, at::kLong)};
+    Step step{{}, at::empty({static_cast<std::int64_t>(plan.draws.size())}, at::kLong)};
     for (const PlannedDraw& draw : plan.draws) {
       step.drawn.push_back(
           {.id = sampled(static_cast<TokenId>(logits[draw.row].argmax().item<std::int64_t>()), draw.sample),
@@ -109,28 +108,20 @@ Outcome serve(const std::vector<ScheduledRequest>& requests, const PromptTree& t
                                static_cast<TokenId>(logits[read.row].argmax().item<std::int64_t>()))
                       .second);
     }
-    steps.push_back(std::move(step));
+    return step;
   };
-  while (!scheduler.done()) {
-    if (steps.empty()) start(scheduler.plan());
-    if (ahead && steps.size() == 1) {
-      if (const Plan* plan = scheduler.plan_ahead()) {
-        start(*plan);
-        ++result.ahead;
-      }
-    }
-    for (const PlannedDraw& draw : steps.front().plan->draws) result.dropped += draw.dropped ? 1 : 0;
-    for (Finished& finished : scheduler.commit(steps.front().drawn)) {
+  const auto finish = [&](const Plan& plan, const Step& step) {
+    for (const PlannedDraw& draw : plan.draws) result.dropped += draw.dropped ? 1 : 0;
+    for (Finished& finished : scheduler.commit(step.drawn)) {
       EXPECT_TRUE(
           result.completions.emplace(std::pair(finished.request, finished.sample), std::move(finished.completion))
               .second);
     }
-    steps.pop_front();
     EXPECT_THAT(scheduler.check(), IsEmpty());
     EXPECT_THAT(cache.check(), IsEmpty());
-    if (::testing::Test::HasFailure()) return result;
-  }
-  EXPECT_TRUE(steps.empty());
+    if (::testing::Test::HasFailure()) throw std::runtime_error("a step went wrong");
+  };
+  run_steps<Step>(scheduler, ahead, start, finish);
   return result;
 }
 

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
 #include <limits>
 #include <new>
 #include <optional>
@@ -353,13 +352,16 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
   detail::Scheduler scheduler(std::move(scheduled), std::move(tree), *impl.cache, scheduling);
   const ops::SampleOptions sample_options{
       .temperature = sampling.temperature, .top_k = sampling.top_k, .top_p = sampling.top_p, .min_p = sampling.min_p};
-  struct Step {
-    const detail::Plan* plan;
-    std::vector<ops::PendingDraws> parts;
-  };
+  using Step = std::vector<ops::PendingDraws>;  // its rows in parts
   std::vector<ops::Draw> draws;
-  const auto start = [&](const detail::Plan& plan, const at::Tensor& ids_before) {
-    Step step{&plan, {}};
+  const auto start = [&](const detail::Plan& plan, const Step* before) {
+    at::Tensor drawn_before;
+    if (before != nullptr && !before->empty()) {
+      std::vector<at::Tensor> ids;
+      for (const ops::PendingDraws& part : *before) ids.push_back(part.ids());
+      drawn_before = at::cat(ids);
+    }
+    Step step;
     std::size_t next = 0;
     const auto draw_rows = [&](const detail::Logits& logits, std::int64_t begin) {
       draws.clear();
@@ -369,42 +371,30 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
         draws.push_back(
             {.row = draw.row - begin, .uniform = uniform(stream, static_cast<std::uint64_t>(draw.position))});
       }
-      step.parts.emplace_back(logits.values, draws, sample_options, logits.softcap);
+      step.emplace_back(logits.values, draws, sample_options, logits.softcap);
     };
-    impl.run(kWhere, plan, draw_rows, ids_before);
+    impl.run(kWhere, plan, draw_rows, drawn_before);
     return step;
   };
-  const auto ids_of = [](const Step& step) {
-    std::vector<at::Tensor> ids;
-    for (const ops::PendingDraws& part : step.parts) ids.push_back(part.ids());
-    return ids.empty() ? at::Tensor() : at::cat(ids);
-  };
-
-  std::deque<Step> steps;  // under way: one, and where the device computes beside the host another one behind it
   std::vector<ops::Drawn> drawn;
-  while (!scheduler.done()) {
-    if (steps.empty()) steps.push_back(start(scheduler.plan(), {}));
-    if (impl.executor.beside_host() && steps.size() == 1) {
-      if (const detail::Plan* ahead = scheduler.plan_ahead()) steps.push_back(start(*ahead, ids_of(steps.front())));
-    }
-    const std::vector<detail::PlannedDraw>& planned = steps.front().plan->draws;
-    drawn.resize(planned.size());
+  const auto finish = [&](const detail::Plan& plan, Step& step) {
+    drawn.resize(plan.draws.size());
     std::size_t next = 0;
-    for (ops::PendingDraws& part : steps.front().parts) {
+    for (ops::PendingDraws& part : step) {
       part.finish(std::span(drawn).subspan(next, part.size()));
       next += part.size();
     }
     for (std::size_t i = 0; i < drawn.size(); ++i) {
-      if (planned[i].dropped) continue;
+      const detail::PlannedDraw& draw = plan.draws[i];
+      if (draw.dropped) continue;
       ++impl.stats.generated_tokens;
-      if (impl.on_token) impl.on_token(planned[i].request, planned[i].sample, drawn[i].id);
+      if (impl.on_token) impl.on_token(draw.request, draw.sample, drawn[i].id);
     }
-    std::vector<detail::Finished>& finished = scheduler.commit(drawn);
-    steps.pop_front();
-    for (detail::Finished& sample : finished) {
-      on_completion(sample.request, sample.sample, std::move(sample.completion));
+    for (detail::Finished& finished : scheduler.commit(drawn)) {
+      on_completion(finished.request, finished.sample, std::move(finished.completion));
     }
-  }
+  };
+  detail::run_steps<Step>(scheduler, impl.executor.beside_host(), start, finish);
   session.succeed();
 }
 

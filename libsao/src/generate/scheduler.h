@@ -20,6 +20,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -143,5 +144,27 @@ class Scheduler {
   std::vector<std::pair<std::int64_t, std::size_t>> wanted_;  // scratch of plan_prefill: position, request
   std::vector<Finished> finished_;
 };
+
+/// Runs all of a scheduler's plans, with `ahead` each as soon as the one before it has started: `start(plan, before)`
+/// starts one and gives a Step, `before` being the step whose draws the plan names, null where it names none;
+/// `finish(plan, step)` waits for its draws and commits them.
+template <class Step, class Start, class Finish>
+void run_steps(Scheduler& scheduler, bool ahead, const Start& start, const Finish& finish) {
+  struct UnderWay {
+    const Plan* plan;
+    Step step;
+  };
+  std::optional<UnderWay> now, next;
+  while (now || !scheduler.done()) {
+    if (!now) {
+      const Plan& plan = scheduler.plan();
+      now.emplace(&plan, start(plan, static_cast<const Step*>(nullptr)));
+    }
+    const Plan* plan = ahead ? scheduler.plan_ahead() : nullptr;
+    if (plan != nullptr) next.emplace(plan, start(*plan, &now->step));
+    finish(*now->plan, now->step);
+    now = std::exchange(next, std::nullopt);
+  }
+}
 
 }  // namespace sao::detail
