@@ -20,9 +20,9 @@ class CudaEngine : public ::testing::Test {
     if (!EnableCuda::available) GTEST_SKIP() << EnableCuda::reason;
     testing::write_tiny_model(folder_.path());
   }
-  Engine load(const std::string& device, std::int64_t max_batch) const {
-    return Engine(CausalLM::load(folder_.path(), {.device = device}), ChatTokenizer::load(folder_.path()),
-                  {.max_batch = max_batch, .prefill_tokens = 64});
+  Engine load(const std::string& device, std::int64_t max_batch, DType dtype = DType::kFloat32) const {
+    return Engine(CausalLM::load(folder_.path(), {.device = device, .dtype = dtype}),
+                  ChatTokenizer::load(folder_.path()), {.max_batch = max_batch, .prefill_tokens = 64});
   }
   testing::TemporaryFolder folder_;
 };
@@ -57,6 +57,25 @@ TEST_F(CudaEngine, SamplesAreThoseOfTheCpu) {
     }
     EXPECT_GT(stops, 20);
     EXPECT_EQ(engine.stats().generated_tokens, tokens) << "what was drawn in vain does not count";
+  }
+}
+
+// With our kernels and, in float16, without: other numbers than the CPU's, the same bookkeeping.
+TEST_F(CudaEngine, HalfPrecision) {
+  std::vector<GenerationRequest> requests;
+  for (std::uint64_t r = 0; r < 12; ++r)
+    requests.push_back({.prompt_ids = TokenIds(1 + 3 * r, 301), .seed = Seed{4}.fork(r), .samples = 2});
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    Engine engine = load("cuda:0", 5, dtype);
+    std::map<std::pair<std::size_t, std::int64_t>, TokenIds> told;
+    engine.set_on_token([&](std::size_t r, std::int64_t k, TokenId id) { told[{r, k}].push_back(id); });
+    const auto found = engine.generate_all(requests, {.max_new_tokens = 20});
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      for (std::size_t k = 0; k < found[r].size(); ++k) {
+        EXPECT_FALSE(found[r][k].ids.empty());
+        EXPECT_EQ((told[{r, static_cast<std::int64_t>(k)}]), found[r][k].ids);
+      }
+    }
   }
 }
 

@@ -378,6 +378,20 @@ TEST_P(Emulated, PagedDecode) {
   }
 }
 
+// A page whose scores all overflow to -infinity weighs nothing beside others.
+TEST_P(Emulated, PagedDecodeOfScoresThatOverflow) {
+  const std::int64_t head_dim = 16, length = 100;
+  const at::Tensor q = at::full({1, 2, head_dim}, 1e20).to(dtype());
+  at::Tensor keys = at::zeros({7, 1, head_dim, kCacheBlock}, q.options());
+  const at::Tensor values = random({7, 1, kCacheBlock, head_dim});
+  keys[0].fill_(-1e20);
+  const at::Tensor tables = at::arange(7, at::kInt).view({1, 7}), ends = at::tensor({length}, at::kLong);
+  const at::Tensor out = table().paged_attention(q, keys, values, at::arange(2), ends, tables, {.scale = 1.0});
+  const at::Tensor rows = values.to(at::kDouble).reshape({7 * kCacheBlock, head_dim});
+  const at::Tensor expected = rows.narrow(0, kCacheBlock, length - kCacheBlock).mean(0).repeat({1, 2});
+  EXPECT_TRUE(close(out, expected, tolerance(), tolerance()));
+}
+
 TEST_P(Emulated, LogProbs) {
   for (const double softcap : {0.0, 12.0}) {
     for (const std::int64_t width : {1, 5, 47, 1000, 2300}) {

@@ -381,7 +381,8 @@ void Engine::generate(std::span<const GenerationRequest> requests, const Samplin
     drawn.resize(plan.draws.size());
     std::size_t next = 0;
     for (ops::PendingDraws& part : step) {
-      part.finish(std::span(drawn).subspan(next, part.size()));
+      part.finish(std::span(drawn).subspan(next, part.size()),
+                  [&](std::size_t i) { return !plan.draws[next + i].dropped; });
       next += part.size();
     }
     for (std::size_t i = 0; i < drawn.size(); ++i) {

@@ -11,24 +11,20 @@
 namespace sao::detail {
 namespace {
 
-at::Tensor to_tensor(const std::vector<std::int64_t>& values) {
-  at::Tensor tensor = at::empty({static_cast<std::int64_t>(values.size())}, at::kLong);
+// On a GPU by way of pinned memory, so that the copy does not wait for what runs there.
+at::Tensor to_tensor(const std::vector<std::int64_t>& values, at::Device device) {
+  const auto options = at::TensorOptions(at::kLong).pinned_memory(!device.is_cpu());
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(values.size())}, options);
   std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<std::int64_t>());
-  return tensor;
+  return tensor.to(device, /*non_blocking=*/true);
 }
 
-// A plan's ids, on the device. On a GPU nothing is waited for: what it draws is not known to the host yet.
+// A plan's ids, on the device: those that it draws are not known to the host yet.
 at::Tensor ids_of(const Plan& plan, const at::Tensor& drawn, at::Device device) {
-  const std::int64_t count = static_cast<std::int64_t>(plan.ids.size());
-  const bool known = std::all_of(plan.drawn.begin(), plan.drawn.end(), [](std::int64_t draw) { return draw < 0; });
-  if (device.is_cpu() && known) return to_tensor(plan.ids);
-  // Pinned, so that copying does not wait.
-  at::Tensor host = at::empty({known ? 1 : 2, count}, at::TensorOptions(at::kLong).pinned_memory(!device.is_cpu()));
-  std::copy(plan.ids.begin(), plan.ids.end(), host.mutable_data_ptr<std::int64_t>());
-  if (!known) std::copy(plan.drawn.begin(), plan.drawn.end(), host.mutable_data_ptr<std::int64_t>() + count);
-  const at::Tensor there = host.to(device, /*non_blocking=*/true);
-  if (known) return there[0];
-  return at::where(there[1] < 0, there[0], drawn.index_select(0, there[1].clamp_min(0)));
+  const at::Tensor ids = to_tensor(plan.ids, device);
+  if (std::all_of(plan.drawn.begin(), plan.drawn.end(), [](std::int64_t draw) { return draw < 0; })) return ids;
+  const at::Tensor draws = to_tensor(plan.drawn, device);
+  return at::where(draws < 0, ids, drawn.index_select(0, draws.clamp_min(0)));
 }
 
 }  // namespace
@@ -37,14 +33,17 @@ at::Tensor ModelExecutor::run(const Plan& plan, KvCache& cache, const at::Tensor
   const at::NoGradGuard no_grad;
   const at::Tensor ids = ids_of(plan, drawn, model_.device());
   const bool decodes = plan.ids.size() == plan.sequences.size() && plan.rows.size() == plan.ids.size();
-  if (decodes && !model_.device().is_cpu() &&
-      ops::CudaGraph::serves(model_.output_weight(), model_.config().head_dim)) {
+  if (decodes && beside_host()) {
     return graphs_.run(model_, plan, ids, cache);
   }
   const KvStep step = cache.plan(plan.sequences, plan.counts);
   const at::Tensor hidden = model_.hidden(ids, cache, step);  // [T, hidden_size]
   if (plan.rows.size() == plan.ids.size()) return hidden;
-  return hidden.index_select(0, to_tensor(plan.rows).to(hidden.device()));
+  return hidden.index_select(0, to_tensor(plan.rows, hidden.device()));
+}
+
+bool ModelExecutor::beside_host() const {
+  return !model_.device().is_cpu() && ops::CudaGraph::serves(model_.output_weight(), model_.config().head_dim);
 }
 
 Logits ModelExecutor::logits(const at::Tensor& hidden) {

@@ -32,8 +32,8 @@ class ModelExecutor final : public Executor {
   explicit ModelExecutor(CausalLM model) : model_(std::move(model)) {}
   at::Tensor run(const Plan& plan, KvCache& cache, const at::Tensor& drawn = {}) override;
   Logits logits(const at::Tensor& hidden) override;
-  /// Whether the device computes on when a call returns.
-  bool beside_host() const { return !model_.device().is_cpu(); }
+  /// Whether a GPU's kernels compute on when a call returns.
+  bool beside_host() const;
 
  private:
   CausalLM model_;

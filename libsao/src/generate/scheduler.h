@@ -20,6 +20,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <span>
 #include <string>
@@ -71,7 +72,8 @@ class Scheduler {
   bool done() const;
   /// What to run next; valid until it is committed. No other plan may be waiting for that.
   const Plan& plan();
-  /// What to run after the one plan that waits to be committed; null where that must be known first.
+  /// What to run after the one plan that waits to be committed; null where that must be known first. Its tokens must be
+  /// in the cache (KvCache::plan) before the one before it is committed.
   const Plan* plan_ahead();
   /// Takes the tokens drawn for the draws of the plan that has waited longest, in order, and gives the samples that
   /// ended; valid until the next call.
@@ -146,8 +148,8 @@ class Scheduler {
 };
 
 /// Runs all of a scheduler's plans, with `ahead` each as soon as the one before it has started: `start(plan, before)`
-/// starts one and gives a Step, `before` being the step whose draws the plan names, null where it names none;
-/// `finish(plan, step)` waits for its draws and commits them.
+/// starts one and gives a Step, `before` being the step whose draws the plan may name, null where it names none;
+/// `finish(plan, step)` waits for its draws and commits them. Where a start fails, the step before is finished first.
 template <class Step, class Start, class Finish>
 void run_steps(Scheduler& scheduler, bool ahead, const Start& start, const Finish& finish) {
   struct UnderWay {
@@ -160,9 +162,15 @@ void run_steps(Scheduler& scheduler, bool ahead, const Start& start, const Finis
       const Plan& plan = scheduler.plan();
       now.emplace(&plan, start(plan, static_cast<const Step*>(nullptr)));
     }
-    const Plan* plan = ahead ? scheduler.plan_ahead() : nullptr;
-    if (plan != nullptr) next.emplace(plan, start(*plan, &now->step));
+    std::exception_ptr problem;
+    try {
+      const Plan* plan = ahead ? scheduler.plan_ahead() : nullptr;
+      if (plan != nullptr) next.emplace(plan, start(*plan, &now->step));
+    } catch (...) {
+      problem = std::current_exception();
+    }
     finish(*now->plan, now->step);
+    if (problem) std::rethrow_exception(problem);
     now = std::exchange(next, std::nullopt);
   }
 }

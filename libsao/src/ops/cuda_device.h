@@ -157,6 +157,9 @@ __device__ inline float block_sum(float x) {
   return x;
 }
 
+/// What weights are taken relative to: the highest score, unless none is above -infinity.
+__device__ inline float finite_base(float highest) { return highest == -kInfinity ? 0.0f : highest; }
+
 /// cap * tanh(x / cap); cap 0: x.
 __device__ inline float soft_capped(float x, float cap) { return cap > 0.0f ? cap * tanhf(x / cap) : x; }
 

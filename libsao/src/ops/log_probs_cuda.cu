@@ -10,8 +10,6 @@ struct ExpSum {
   float top, sum;
 };
 
-__device__ float finite_base(float top) { return top == -kInfinity ? 0.0f : top; }
-
 __device__ ExpSum merged(ExpSum a, ExpSum b) {
   const float top = fmaxf(a.top, b.top), base = finite_base(top);
   return {top, a.sum * expf(a.top - base) + b.sum * expf(b.top - base)};

@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) attend_pages(PagedAttention<T> a) {
             r < rows && key_position <= position + r && (a.window == 0 || key_position > position + r - a.window);
         const float score = visible ? soft_capped(product * a.scale, a.softcap) : -kInfinity;
         const float highest = fmaxf(top[r], maximum_over<kPageKeys>(score));
-        const float base_score = highest == -kInfinity ? 0.0f : highest;
+        const float base_score = finite_base(highest);
         const float shrink = expf(top[r] - base_score);
         weight[r] = expf(score - base_score);
         total[r] = total[r] * shrink + sum_over<kPageKeys>(weight[r]);

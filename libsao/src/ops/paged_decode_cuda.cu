@@ -3,7 +3,7 @@
 // key/value head, so that the cache is read once for all of them, and kPartKeys of a sequence's keys; what several
 // blocks found of a sequence is merged after (FlashDecoding: Dao et al. 2023). Its warps take pages of these keys by
 // turns, each with a softmax of its own so far: a page of keys and one of values are on their way to its shared memory
-// while it computes with those before them, and no warp waits for another one until the end. Parts begin at multiples
+// while it computes with those before them, and no warp waits for another one on the way. Parts begin at multiples
 // of kPartKeys: a row's result depends on its own sequence only.
 #include "ops/cuda_mma.h"
 
@@ -203,7 +203,8 @@ __global__ void __launch_bounds__(32 * kDecodeWarps<T>) attend_part(PagedAttenti
       const float score = visible ? soft_capped(products[h][0], a.softcap) : -kInfinity;
       const float before = highest[h];
       highest[h] = fmaxf(before, maximum_over<32>(score));
-      const float weight = expf(score - highest[h]), shrink = expf(before - highest[h]);
+      const float base = finite_base(highest[h]);
+      const float weight = expf(score - base), shrink = expf(before - base);
       weights[key * kHeads + h] = weight;  // lanes that hold the same key write the same
       total[h] = fmaf(total[h], shrink, weight);
       SAO_UNROLL
@@ -266,9 +267,10 @@ __global__ void __launch_bounds__(32 * kDecodeWarps<T>) attend_part(PagedAttenti
     float top = -kInfinity, whole = 0.0f, sum = 0.0f;
     SAO_UNROLL
     for (int w = 0; w < kWarps; ++w) top = fmaxf(top, shared.totals[(w * kHeads + h) * 2]);
+    const float base = finite_base(top);
     for (int w = 0; w < kWarps; ++w) {
       const float* of_warp = shared.totals + (w * kHeads + h) * 2;
-      const float shrink = expf(of_warp[0] - top);
+      const float shrink = expf(of_warp[0] - base);
       whole = fmaf(of_warp[1], shrink, whole);
       for (int g = 0; g < groups; ++g) {
         sum = fmaf(shared.sums[((w * groups + g) * kHeads + h) * head_dim + d], shrink, sum);
@@ -301,6 +303,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_parts(PagedAttention<T> a
   const float* parts = a.parts + (sequence * a.heads + head) * a.part_count * stride;
   float highest = -kInfinity, total = 0.0f;
   for (int p = first; p <= last; ++p) highest = fmaxf(highest, parts[p * stride]);
+  highest = finite_base(highest);
   for (int p = first; p <= last; ++p) total = fmaf(parts[p * stride + 1], expf(parts[p * stride] - highest), total);
   for (int d = static_cast<int>(threadIdx.x); d < head_dim; d += kMergeThreads) {
     float sum = 0.0f;

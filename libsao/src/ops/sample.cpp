@@ -139,7 +139,7 @@ void sample_here(const at::Tensor& given, std::span<const Draw> draws, const Sam
 
 PendingDraws::PendingDraws(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options,
                            double softcap)
-    : count_(draws.size()) {
+    : count_(draws.size()), device_(logits.device()) {
   check(logits, options);
   check(draws, logits.size(0));
   if (draws.empty()) return;
@@ -167,10 +167,10 @@ at::Tensor PendingDraws::ids() const {
   if (found_.defined()) return found_.select(1, 0).to(at::kLong);
   at::Tensor ids = at::empty({static_cast<std::int64_t>(drawn_.size())}, at::kLong);
   for (std::size_t i = 0; i < drawn_.size(); ++i) ids.mutable_data_ptr<std::int64_t>()[i] = drawn_[i].id;
-  return ids;
+  return ids.to(device_);
 }
 
-void PendingDraws::finish(std::span<Drawn> drawn) {
+void PendingDraws::finish(std::span<Drawn> drawn, const std::function<bool(std::size_t draw)>& wanted) {
   if (drawn.size() != count_) {
     throw InputError(fmt::format("sample: room for {} of {} draws, expected one for each", drawn.size(), count_));
   }
@@ -181,7 +181,9 @@ void PendingDraws::finish(std::span<Drawn> drawn) {
   arrived_->synchronize();
   for (std::size_t i = 0; i < count_; ++i) {
     const double* pair = here_.const_data_ptr<double>() + 2 * i;
-    if (!std::isfinite(pair[1])) throw_not_finite(static_cast<std::int64_t>(rows_.const_data_ptr<double>()[2 * i]));
+    if (!std::isfinite(pair[1]) && (!wanted || wanted(i))) {
+      throw_not_finite(static_cast<std::int64_t>(rows_.const_data_ptr<double>()[2 * i]));
+    }
     drawn[i] = {static_cast<TokenId>(pair[0]), static_cast<float>(pair[1])};
   }
 }

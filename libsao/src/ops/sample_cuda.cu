@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kDrawThreads = 512;
 constexpr int kDrawWarps = kDrawThreads / 32;
-constexpr int kMostTiles = 1024;  // a warp sums the ids of a tile
+constexpr int kMostTiles = 1280;  // a warp sums the ids of a tile
 constexpr int kLeastPerLane = 8;  // ids of a tile that a lane takes, side by side
 constexpr int kTilesAhead = 4;    // of a warp that are asked for at one time
 constexpr int kBuckets = 2048;
@@ -162,7 +162,16 @@ __global__ void __launch_bounds__(kDrawThreads) draw_rows(DrawArguments<T> a) {
   const auto first_id = [&](int tile) { return tile * tile_ids + lane() * per_lane; };
   // Calls use(id, number) for this lane's ids of a tile, as they are in memory.
   const auto visit = [&](int tile, const auto& use) {
+    constexpr int kPack = kVector<T>;
     const int id = first_id(tile);
+    if (a.in_packs && id + per_lane <= width) {
+      for (int i = 0; i < per_lane; i += kPack) {
+        const Pack<T, kPack> pack = load<kPack>(row.logits + id + i);
+        SAO_UNROLL
+        for (int e = 0; e < kPack; ++e) use(id + i + e, pack.value[e]);
+      }
+      return;
+    }
     for (int i = 0; i < per_lane && id + i < width; ++i) use(id + i, row.logits[id + i]);
   };
   // Calls body(tile, of_tile) for this warp's tiles in their order; of_tile(use) is visit(tile, use).

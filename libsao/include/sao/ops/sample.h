@@ -7,7 +7,9 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Event.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -44,7 +46,8 @@ struct Drawn {
 void sample(const at::Tensor& logits, std::span<const Draw> draws, const SampleOptions& options, std::span<Drawn> drawn,
             double softcap = 0.0);
 
-/// What sample does in two halves, between which a GPU computes; on the CPU all is done in the first.
+/// What sample does in two halves, between which a GPU's kernel computes; where there is no kernel of a GPU all is done
+/// in the first.
 class PendingDraws {
  public:
   /// As sample, which throws the same; a row with a NaN, +inf or nothing finite is found by finish.
@@ -53,11 +56,13 @@ class PendingDraws {
   std::size_t size() const { return count_; }
   /// [draws] int64 on the logits' device, for work that follows there before finish.
   at::Tensor ids() const;
-  /// Waits for the draws, not for what was started after them. To be called once.
-  void finish(std::span<Drawn> drawn);
+  /// Waits for the draws, not for what was started after them. To be called once. `wanted`: whether a draw must have
+  /// come out well; all must where it is empty.
+  void finish(std::span<Drawn> drawn, const std::function<bool(std::size_t draw)>& wanted = {});
 
  private:
   std::size_t count_;
+  at::Device device_;
   at::Tensor found_;  // [draws, 2] float64 where the logits are: id and log-prob
   at::Tensor rows_;   // [draws, 2] float64 on the CPU: row, uniform
   at::Tensor here_;   // found_ on the CPU, when its copy has arrived
