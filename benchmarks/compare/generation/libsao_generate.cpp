@@ -109,12 +109,21 @@ int main(int argc, char** argv) try {
     return 0;
   }
   const nlohmann::json work = nlohmann::json::parse(std::ifstream(folder / "workloads.json")).at(argv[3]);
-  sao::Engine engine(sao::CausalLM::load(folder / argv[2], where), sao::ChatTokenizer::load(folder / argv[2]),
-                     {.max_batch = work.at("batch").get<std::int64_t>(),
-                      .prefill_tokens = where.device == "cpu" ? 2048 : 8192,
-                      .int8_weights = int8});
   const auto prompts = work.at("prompts").get<std::vector<sao::TokenIds>>();
   const auto new_tokens = work.at("new_tokens").get<std::vector<std::int64_t>>();
+  sao::EngineOptions options{.max_batch = work.at("batch").get<std::int64_t>(), .int8_weights = int8};
+  const sao::CausalLM model = sao::CausalLM::load(folder / argv[2], where);
+  if (where.device != "cpu") {
+    options.prefill_tokens = 8192;
+    // Room for the whole batch: more than half of what is free beside a large model, which the engine would take.
+    std::int64_t blocks = 1024;
+    for (std::size_t i = 0; i < prompts.size() && i < static_cast<std::size_t>(options.max_batch); ++i) {
+      const std::int64_t sampled = new_tokens.empty() ? 0 : new_tokens[i];
+      blocks += sao::KvCache::blocks_for(static_cast<std::int64_t>(prompts[i].size()) + sampled);
+    }
+    options.cache_bytes = blocks * sao::KvCache::bytes_per_block(model.config(), model.dtype());
+  }
+  sao::Engine engine(model, sao::ChatTokenizer::load(folder / argv[2]), options);
   const bool greedy = workload == "check";
   const sao::SamplingOptions sampling{.temperature = greedy ? 0.0 : 1.0, .max_new_tokens = 3, .ignore_eos = true};
 
