@@ -150,14 +150,15 @@ PendingDraws::PendingDraws(const at::Tensor& logits, std::span<const Draw> draws
     return;
   }
   const std::int64_t count = static_cast<std::int64_t>(draws.size());
-  rows_ = at::empty({count, 2}, at::TensorOptions(at::kDouble).pinned_memory(true));
+  const auto pinned = at::TensorOptions(at::kDouble).pinned_memory(true);  // else the copies wait
+  rows_ = at::empty({count, 2}, pinned);
   for (std::int64_t i = 0; i < count; ++i) {
     double* number = rows_.mutable_data_ptr<double>() + 2 * i;
     number[0] = static_cast<double>(draws[static_cast<std::size_t>(i)].row);
     number[1] = draws[static_cast<std::size_t>(i)].uniform;
   }
   found_ = gpu->draw(logits.contiguous(), softcap, rows_, /*given=*/false, options);
-  here_ = at::empty(found_.sizes(), rows_.options());
+  here_ = at::empty(found_.sizes(), pinned);
   here_.copy_(found_, /*non_blocking=*/true);
   arrived_.emplace(c10::kCUDA);
   arrived_->record(c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(logits.device()));
