@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of a GPU, each with its share of what the GPU can do: the time that its bytes take at the measured
 // copying speed, or its operations at the measured product peak, whichever is longer, over the time it took.
-//   build/bin/cuda_bench [FILTER]: those whose name contains FILTER
+//   build/bin/cuda_bench [--benchmark_filter=TEXT]: those whose name contains TEXT
+// Where there is no GPU it says so and ends well.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/Event.h>
@@ -199,8 +200,16 @@ void sums(Bench& bench, std::int64_t count) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  sao::ops::enable_cuda(0);
-  Bench bench(argc > 1 ? argv[1] : "");
+  try {
+    sao::ops::enable_cuda(0);
+  } catch (const sao::ResourceError& error) {
+    fmt::print("cuda_bench: nothing measured: {}\n", error.what());
+    return 0;
+  }
+  constexpr std::string_view kFlag = "--benchmark_filter=";
+  std::string_view filter = argc > 1 ? argv[1] : "";
+  if (filter.starts_with(kFlag)) filter.remove_prefix(kFlag.size());
+  Bench bench(filter);
   decode(bench, 256, 256, 256, 8, 4, 256, 50.0);
   decode(bench, 256, 128, 384, 8, 4, 256, 50.0);
   decode(bench, 256, 512, 1024, 8, 4, 256, 50.0);
