@@ -5,16 +5,16 @@
 // Where there is no GPU it says so and ends well.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "../gpu_seconds.h"
 #include "sao/base/error.h"
 #include "sao/ops/attention.h"
 #include "sao/ops/cuda.h"
@@ -27,19 +27,9 @@ namespace {
 
 using sao::ops::AttentionOptions;
 
-double seconds_of(const auto& work) {
-  c10::Event begin(c10::kCUDA, c10::EventFlag::BACKEND_DEFAULT), end(c10::kCUDA, c10::EventFlag::BACKEND_DEFAULT);
-  const c10::Stream stream = c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(c10::Device(c10::kCUDA, 0));
-  begin.record(stream);
-  work();
-  end.record(stream);
-  end.synchronize();
-  return begin.elapsedTime(end) * 1e-3;
-}
-
 double median_of(int count, const auto& work) {
   std::vector<double> seconds;
-  for (int i = 0; i < count; ++i) seconds.push_back(seconds_of(work));
+  for (int i = 0; i < count; ++i) seconds.push_back(sao::benchmarks::gpu_seconds(work));
   std::nth_element(seconds.begin(), seconds.begin() + count / 2, seconds.end());
   return seconds[static_cast<std::size_t>(count / 2)];
 }
@@ -96,7 +86,7 @@ void decode(Bench& bench, std::int64_t sequences, std::int64_t from, std::int64_
   for (std::int64_t s = 0; s < sequences; ++s) {
     lengths.push_back(from + (to - from) * s / std::max<std::int64_t>(1, sequences - 1));
     tokens += lengths.back();
-    widest = std::max(widest, (lengths.back() + 15) / 16);
+    widest = std::max(widest, (lengths.back() + sao::ops::kCacheBlock - 1) / sao::ops::kCacheBlock);
   }
   const at::Tensor tables = at::zeros({sequences, widest}, at::kInt);
   const std::int64_t all = sequences * widest;
@@ -105,8 +95,8 @@ void decode(Bench& bench, std::int64_t sequences, std::int64_t from, std::int64_
     tables[s].copy_(order.narrow(0, blocks, widest));
     blocks += widest;
   }
-  const at::Tensor keys = Bench::bf16({all, kv_heads, head_dim, 16}),
-                   values = Bench::bf16({all, kv_heads, 16, head_dim});
+  const at::Tensor keys = Bench::bf16({all, kv_heads, head_dim, sao::ops::kCacheBlock}),
+                   values = Bench::bf16({all, kv_heads, sao::ops::kCacheBlock, head_dim});
   const at::Tensor q = Bench::bf16({sequences, heads, head_dim}), ends = Bench::integers(lengths),
                    starts = at::arange(sequences + 1).to(at::kCUDA), there = tables.to(at::kCUDA);
   const AttentionOptions options{.scale = 1.0 / std::sqrt(static_cast<double>(head_dim)), .softcap = softcap};
@@ -154,9 +144,11 @@ void pointwise(Bench& bench, std::int64_t rows, std::int64_t hidden, std::int64_
   const auto columns = [&](std::int64_t begin, std::int64_t count) {
     return qkv.narrow(1, begin * head_dim, count * head_dim).view({rows, count, head_dim});
   };
-  at::Tensor keys = Bench::bf16({rows, kv_heads, head_dim, 16}), values = Bench::bf16({rows, kv_heads, 16, head_dim});
+  at::Tensor keys = Bench::bf16({rows, kv_heads, head_dim, sao::ops::kCacheBlock}),
+             values = Bench::bf16({rows, kv_heads, sao::ops::kCacheBlock, head_dim});
   const at::Tensor angles = at::rand({4096, head_dim / 2}, at::kCUDA),
-                   positions = at::arange(rows).to(at::kCUDA) % 4096, slots = at::arange(rows).to(at::kCUDA) * 16 + 5;
+                   positions = at::arange(rows).to(at::kCUDA) % 4096,
+                   slots = at::arange(rows).to(at::kCUDA) * sao::ops::kCacheBlock + 5;
   bench.run("rotary_append" + of + fmt::format("heads {}:{} of {}", heads, kv_heads, head_dim),
             4.0 * r * static_cast<double>((heads + 2 * kv_heads) * head_dim), 0.0, true, [&] {
               sao::ops::rotary_append(columns(0, heads), columns(heads, kv_heads), columns(heads + kv_heads, kv_heads),

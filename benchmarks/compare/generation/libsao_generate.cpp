@@ -4,8 +4,6 @@
 // libsao_generate limits - - THREADS DTYPE DEVICE: what the machine can do: GEMM peak and reading.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sao/sao.h>
@@ -18,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "../../gpu_seconds.h"
 #include "../profile.h"
 
 namespace {
@@ -73,18 +72,8 @@ void print_gpu_limits() {
   const at::Tensor a = at::randn({8192, 8192}, options), b = at::randn({8192, 8192}, options);
   at::Tensor from = at::zeros({std::int64_t{1} << 31}, options), to = at::empty_like(from);
   double gemm = 1e9, copy = 1e9;
-  const auto timed = [](const auto& work) {
-    c10::Event begin(c10::kCUDA, c10::EventFlag::BACKEND_DEFAULT), end(c10::kCUDA, c10::EventFlag::BACKEND_DEFAULT);
-    const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
-    const c10::Stream stream = guard.getStream(c10::Device(c10::kCUDA, 0));
-    begin.record(stream);
-    work();
-    end.record(stream);
-    end.synchronize();
-    return begin.elapsedTime(end) * 1e-3;
-  };
-  for (int i = 0; i < 10; ++i) gemm = std::min(gemm, timed([&] { at::mm(a, b); }));
-  for (int i = 0; i < 10; ++i) copy = std::min(copy, timed([&] { to.copy_(from); }));
+  for (int i = 0; i < 10; ++i) gemm = std::min(gemm, sao::benchmarks::gpu_seconds([&] { at::mm(a, b); }));
+  for (int i = 0; i < 10; ++i) copy = std::min(copy, sao::benchmarks::gpu_seconds([&] { to.copy_(from); }));
   std::printf("%s\n", fmt::format(R"({{"gemm_gflops": {:.1f}, "read_gbs": {:.1f}}})",
                                   2e-9 * 8192.0 * 8192.0 * 8192.0 / gemm, 2e-9 * 4294967296.0 / copy)
                           .c_str());

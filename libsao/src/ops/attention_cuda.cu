@@ -377,7 +377,7 @@ __global__ void __launch_bounds__(kThreads) backward_keys(Arguments<T> a) {
 
 template <class T>
 bool four(const HeadRows<T>& rows) {
-  return packs_of_four(rows.data, rows.token_stride) && rows.head_stride % 4 == 0;
+  return in_packs<4>(rows.data, rows.token_stride) && rows.head_stride % 4 == 0;
 }
 
 template <class T, int kDim>
@@ -403,7 +403,7 @@ Arguments<T> with_packs(const AttentionArguments<T>& arguments) {
   Arguments<T> a{};
   static_cast<AttentionArguments<T>&>(a) = arguments;
   a.four = a.head_dim % 4 == 0 && four(a.q) && four(a.k) && four(a.v) &&
-           (a.out_grad == nullptr || packs_of_four(a.out_grad, a.head_dim));
+           (a.out_grad == nullptr || in_packs<4>(a.out_grad, a.head_dim));
   return a;
 }
 

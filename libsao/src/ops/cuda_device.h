@@ -103,10 +103,6 @@ template <int kPack, class T>
 bool in_packs(const T* p, std::int64_t stride) {
   return reinterpret_cast<std::uintptr_t>(p) % (kPack * sizeof(T)) == 0 && stride % kPack == 0;
 }
-template <class T>
-bool packs_of_four(const T* p, std::int64_t stride) {
-  return in_packs<4>(p, stride);
-}
 
 /// kPack numbers of each half of a head, turned by an angle each and rounded where the twin rounds.
 template <class T, int kPack>

@@ -87,14 +87,14 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void log_probs(std::int64_t rows, std::int64_t width, const T* logits, float softcap, const std::int64_t* targets,
                float* log_prob, float* log_sum_exp, void* stream) {
-  launch(packs_of_four(logits, width) ? log_probs_of_rows<T, 4> : log_probs_of_rows<T, 1>, rows, 1, 0, stream, width,
+  launch(in_packs<4>(logits, width) ? log_probs_of_rows<T, 4> : log_probs_of_rows<T, 1>, rows, 1, 0, stream, width,
          logits, softcap, targets, log_prob, log_sum_exp);
 }
 
 template <class T>
 void log_probs_backward(std::int64_t rows, std::int64_t width, T* logits, float softcap, const std::int64_t* targets,
                         const float* log_sum_exp, const float* grad, void* stream) {
-  const bool four = packs_of_four(logits, width);
+  const bool four = in_packs<4>(logits, width);
   const std::int64_t per_block = kThreads * (four ? 4 : 1), blocks = (width + per_block - 1) / per_block;
   launch(four ? log_probs_backward_of_rows<T, 4> : log_probs_backward_of_rows<T, 1>, rows * blocks, 1, 0, stream,
          blocks, width, logits, softcap, targets, log_sum_exp, grad);

@@ -261,7 +261,7 @@ std::int64_t blocks_for(std::int64_t count, int pack) { return (count + kThreads
 template <class T>
 void rms_norm(std::int64_t rows, std::int64_t width, const T* x, const T* weight, bool zero_centered, float eps, T* y,
               float* inverse_rms, void* stream) {
-  const bool four = packs_of_four(x, width) && packs_of_four(weight, 0) && packs_of_four(y, width);
+  const bool four = in_packs<4>(x, width) && in_packs<4>(weight, 0) && in_packs<4>(y, width);
   launch(four ? rms_norm_rows<T, 4> : rms_norm_rows<T, 1>, rows, 1, 0, stream, static_cast<int>(width), x, weight,
          zero_centered, eps, y, inverse_rms);
 }
@@ -269,8 +269,8 @@ void rms_norm(std::int64_t rows, std::int64_t width, const T* x, const T* weight
 template <class T>
 void residual_norm(std::int64_t rows, std::int64_t width, const T* h, const T* update, const T* update_weight,
                    const T* weight, bool zero_centered, float eps, T* sum, T* y, void* stream) {
-  const bool four = packs_of_four(h, width) && packs_of_four(update, width) && packs_of_four(update_weight, 0) &&
-                    packs_of_four(weight, 0) && packs_of_four(sum, width) && packs_of_four(y, width);
+  const bool four = in_packs<4>(h, width) && in_packs<4>(update, width) && in_packs<4>(update_weight, 0) &&
+                    in_packs<4>(weight, 0) && in_packs<4>(sum, width) && in_packs<4>(y, width);
   const std::int64_t held = blocks_for(width, 4);  // packs that a thread has of a row
   launch(!four       ? residual_norm_wide<T, 1>
          : held <= 1 ? residual_norm_rows<T, 4, 1>
@@ -284,8 +284,8 @@ template <class T>
 void rms_norm_backward(std::int64_t rows, std::int64_t width, std::int64_t parts, const T* x, const T* weight,
                        bool zero_centered, const float* inverse_rms, const T* y_grad, T* x_grad, float* weight_grads,
                        void* stream) {
-  const bool four = packs_of_four(x, width) && packs_of_four(weight, 0) && packs_of_four(y_grad, width) &&
-                    packs_of_four(x_grad, width);
+  const bool four =
+      in_packs<4>(x, width) && in_packs<4>(weight, 0) && in_packs<4>(y_grad, width) && in_packs<4>(x_grad, width);
   const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(width);
   const bool in_shared = bytes <= (48u << 10) - 64;  // block_sum needs a little of the 48 KB, too
   launch(four ? rms_norm_backward_rows<T, 4> : rms_norm_backward_rows<T, 1>, parts, 1, in_shared ? bytes : 0, stream,
@@ -324,13 +324,13 @@ void gated_activation_backward(GateKind kind, std::int64_t count, const T* gate,
 
 template <class T>
 void add_widened(std::int64_t count, const T* x, float* sum, void* stream) {
-  const bool four = count % 4 == 0 && packs_of_four(x, 0) && packs_of_four(sum, 0);
+  const bool four = count % 4 == 0 && in_packs<4>(x, 0) && in_packs<4>(sum, 0);
   launch(four ? add_numbers<T, 4> : add_numbers<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, count, x, sum);
 }
 
 template <class T>
 void softcapped(std::int64_t count, const T* x, float cap, float* y, void* stream) {
-  const bool four = count % 4 == 0 && packs_of_four(x, 0) && packs_of_four(y, 0);
+  const bool four = count % 4 == 0 && in_packs<4>(x, 0) && in_packs<4>(y, 0);
   launch(four ? cap_numbers<T, 4> : cap_numbers<T, 1>, blocks_for(count, four ? 4 : 1), 1, 0, stream, count, x, cap, y);
 }
 

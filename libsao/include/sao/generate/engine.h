@@ -68,8 +68,8 @@ class Engine : public Generator {
 
   void generate(std::span<const GenerationRequest> requests, const SamplingOptions& sampling,
                 const OnCompletion& on_completion) override;
-  /// Called with every token that generate draws, stop tokens included, as soon as the host
-  /// knows it; empty = nobody asks.
+  /// Called with every token that generate draws, stop tokens included, as soon as the host knows it;
+  /// empty = nobody asks.
   using OnToken = std::function<void(std::size_t request, std::int64_t sample, TokenId id)>;
   void set_on_token(OnToken on_token);
 

@@ -67,7 +67,7 @@ class PendingDraws {
   at::Tensor rows_;   // [draws, 2] float64 on the CPU: row, uniform
   at::Tensor here_;   // found_ on the CPU, when its copy has arrived
   std::optional<c10::Event> arrived_;
-  std::vector<Drawn> drawn_;  // of the CPU
+  std::vector<Drawn> drawn_;  // where no kernel of a GPU computes
 };
 
 /// The distribution that sample draws from: [n, V] float64, 0 where dropped, each row summing to 1. In plain LibTorch:
